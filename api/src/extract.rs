@@ -1,0 +1,64 @@
+//! What handlers take from a request; whatever cannot be taken is a problem.
+
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::header;
+use axum::http::request::Parts;
+use serde::de::DeserializeOwned;
+use shared::access::Unauthenticated;
+use shared::customers::Identity;
+
+use crate::ApiState;
+use crate::problem::Problem;
+
+/// The customer whose token the request carries.
+pub(crate) struct Customer(pub Identity);
+
+impl FromRequestParts<ApiState> for Customer {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, Problem> {
+        let mut values = parts.headers.get_all(header::AUTHORIZATION).iter();
+        let (Some(value), None) = (values.next(), values.next()) else {
+            return Err(Unauthenticated("no single Authorization header").into());
+        };
+        let text = value.to_str().map_err(|_| Unauthenticated("not ASCII"))?;
+        let token = match text.split_once(' ') {
+            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim(),
+            Some(_) | None => return Err(Unauthenticated("not a bearer token").into()),
+        };
+        Ok(Self(state.keys.verify(token)?))
+    }
+}
+
+/// A JSON body.
+pub(crate) struct Json<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<ApiState> for Json<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &ApiState) -> Result<Self, Problem> {
+        Ok(Self(axum::Json::from_request(request, state).await?.0))
+    }
+}
+
+/// Values from the path.
+pub(crate) struct Path<T>(pub T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<ApiState> for Path<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, Problem> {
+        Ok(Self(axum::extract::Path::from_request_parts(parts, state).await?.0))
+    }
+}
+
+/// Values from the query string.
+pub(crate) struct Query<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequestParts<ApiState> for Query<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, Problem> {
+        Ok(Self(axum::extract::Query::from_request_parts(parts, state).await?.0))
+    }
+}

@@ -1,0 +1,74 @@
+//! All routes on one screen.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::{HeaderName, StatusCode};
+use axum::routing::{get, post};
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
+use tower_http::timeout::TimeoutLayer;
+
+use crate::ApiState;
+use crate::problem;
+use crate::routes::{operations, payments, plans, subscription, tokens, webhooks};
+
+/// Largest body of a customer's request.
+const BODY_LIMIT: usize = 64 * 1024;
+/// Largest webhook.
+const WEBHOOK_LIMIT: usize = 1024 * 1024;
+/// A request that takes longer has lost its caller; gateways' own limit is 10 s.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The whole HTTP surface. Every path is served with and without its trailing slash.
+pub fn router(state: ApiState) -> Router {
+    let request_id = HeaderName::from_static("x-request-id");
+    Router::new()
+        .nest("/api/v1/billing", billing())
+        .merge(both("/livez", || get(operations::livez)))
+        .merge(both("/readyz", || get(operations::readyz)))
+        .fallback(problem::not_found)
+        .method_not_allowed_fallback(problem::method_not_allowed)
+        .layer(CatchPanicLayer::custom(problem::panicked))
+        .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, REQUEST_TIMEOUT))
+        .layer(axum::middleware::from_fn(problem::name_instance))
+        .layer(PropagateRequestIdLayer::new(request_id.clone()))
+        .layer(SetRequestIdLayer::new(request_id, MakeRequestUuid))
+        .with_state(state)
+}
+
+fn billing() -> Router<ApiState> {
+    Router::new()
+        .merge(both("/plans", || get(plans::all)))
+        .merge(both("/plans/token", || get(plans::token)))
+        .merge(both("/plans/full", || get(plans::full)))
+        .merge(both("/purchase", || post(payments::purchase)))
+        .merge(both("/payments", || get(payments::list)))
+        .merge(both("/payments/{id}", || get(payments::detail)))
+        .merge(both("/payments/{id}/capture", || post(payments::capture)))
+        .merge(both("/subscription", || get(subscription::current)))
+        .merge(both("/tokens/consume", || post(tokens::consume)))
+        .merge(both("/tokens/usage", || get(tokens::usage)))
+        .merge(both("/paypal/return", || get(payments::paypal_return)))
+        .merge(both("/paypal/cancel", || get(payments::paypal_cancel)))
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .merge(webhook_routes())
+}
+
+fn webhook_routes() -> Router<ApiState> {
+    Router::new()
+        .merge(both("/webhooks/stripe", || post(webhooks::stripe)))
+        .merge(both("/stripe/webhook", || post(webhooks::stripe)))
+        .merge(both("/webhooks/paypal", || post(webhooks::paypal)))
+        .merge(both("/paypal/webhook", || post(webhooks::paypal)))
+        .layer(DefaultBodyLimit::max(WEBHOOK_LIMIT))
+}
+
+/// One route under both forms of its path.
+fn both(
+    path: &str,
+    method: impl Fn() -> axum::routing::MethodRouter<ApiState>,
+) -> Router<ApiState> {
+    Router::new().route(path, method()).route(&format!("{path}/"), method())
+}

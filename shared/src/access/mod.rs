@@ -1,0 +1,5 @@
+//! Who may call.
+
+mod jwt;
+
+pub use jwt::{Keys, Unauthenticated};

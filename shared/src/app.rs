@@ -1,0 +1,62 @@
+//! What every operation needs: configuration, database, clock, gateways.
+
+use std::sync::Arc;
+
+use sqlx::PgPool;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::gateways::Gateways;
+use crate::jobs::Doorbell;
+
+/// Handle to the application; clones share everything.
+#[derive(Clone)]
+pub struct App {
+    /// Settings, as read at start.
+    pub config: Arc<Config>,
+    /// The database.
+    pub db: PgPool,
+    /// Billing time.
+    pub clock: Clock,
+    /// The companies that move money.
+    pub gateways: Gateways,
+    /// Rings for jobs after their rows were committed.
+    pub doorbell: Doorbell,
+}
+
+impl App {
+    /// Puts the application together; starts the task that rings the doorbell.
+    pub fn new(config: Config, db: PgPool, clock: Clock) -> Result<Self, crate::config::Errors> {
+        let gateways = Gateways::from_config(&config)?;
+        let doorbell = Doorbell::start(db.clone());
+        Ok(Self { config: Arc::new(config), db, clock, gateways, doorbell })
+    }
+}
+
+/// Writes logs to standard error, one JSON object a line; `LOG` filters them (default `info`).
+pub fn init_logs() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,sqlx::postgres::notice=warn"));
+    let logs = tracing_subscriber::fmt().json().with_writer(std::io::stderr).with_env_filter(filter);
+    // Fails only where a test has set up its own logs, which is as good.
+    let _set_before = logs.try_init();
+}
+
+/// Writes only what someone should act on, in plain lines: for a terminal.
+pub fn init_logs_quietly() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    let logs = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter);
+    // Fails only where a test has set up its own logs, which is as good.
+    let _set_before = logs.try_init();
+}
+
+/// Completes at SIGTERM (a platform stops us) or SIGINT (Ctrl-C).
+pub async fn stop_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).expect("signals can be listened to");
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}

@@ -1,0 +1,132 @@
+//! The books' invariants, as SQL over the whole database: `tollgate check`.
+
+use sqlx::PgPool;
+
+/// One invariant and how many rows break it.
+#[derive(Debug, Clone)]
+pub struct Finding {
+    /// The invariant's name; it never changes.
+    pub name: &'static str,
+    /// What it says.
+    pub promise: &'static str,
+    /// Rows that break it; 0 is what is wanted.
+    pub violations: i64,
+    /// The first of them, by its ids.
+    pub example: Option<String>,
+}
+
+struct Invariant {
+    name: &'static str,
+    promise: &'static str,
+    /// Selects one text per row that breaks it.
+    violations: &'static str,
+}
+
+/// Statements of constant text, each selecting the rows that break it.
+const INVARIANTS: &[Invariant] = &[
+    Invariant {
+        name: "balance_is_its_ledger",
+        promise: "a balance equals the sum of its entries",
+        violations: "select a.customer_id::text as row from token_accounts a
+             left join (select customer_id, sum(tokens) as tokens, sum(debt) as debt,
+                               max(seq) as seq, count(*) as n
+                        from ledger_entries group by customer_id) e using (customer_id)
+             where a.balance <> coalesce(e.tokens, 0) or a.debt <> coalesce(e.debt, 0)
+                or a.last_seq <> coalesce(e.seq, 0) or a.last_seq <> coalesce(e.n, 0)",
+    },
+    Invariant {
+        name: "balance_is_its_lots",
+        promise: "a balance equals what is left of its opened lots",
+        violations: "select a.customer_id::text as row from token_accounts a
+             left join (select customer_id, sum(remaining) as rest from grants
+                        where is_opened group by customer_id) g using (customer_id)
+             where a.balance <> coalesce(g.rest, 0)",
+    },
+    Invariant {
+        name: "running_balance",
+        promise: "each entry's balance is that of the entry before plus its tokens, without gaps",
+        violations: "select customer_id || ' ' || seq as row from (
+                 select customer_id, seq, balance_after,
+                        sum(tokens) over w as running, row_number() over w as n
+                 from ledger_entries window w as (partition by customer_id order by seq)) e
+             where balance_after <> running or seq <> n",
+    },
+    Invariant {
+        name: "lot_is_its_entries",
+        promise: "what is left of a lot is what was granted less what entries drew from it",
+        violations: "select g.customer_id || ' ' || g.id as row from grants g
+             left join (select e.customer_id, l.lot,
+                               sum(case when e.tokens > 0 then l.tokens else -l.tokens end) as rest
+                        from ledger_entries e
+                        cross join lateral unnest(e.lot_ids, e.lot_tokens) as l (lot, tokens)
+                        group by 1, 2) d on d.customer_id = g.customer_id and d.lot = g.id
+             where g.remaining <> case when g.is_opened then coalesce(d.rest, -1) else g.tokens end",
+    },
+    Invariant {
+        name: "entry_is_its_lots",
+        promise: "an entry's tokens are those of the lots it names",
+        violations: "select customer_id || ' ' || seq as row from ledger_entries
+             where abs(tokens) <> (select coalesce(sum(t), 0) from unnest(lot_tokens) as t)",
+    },
+    Invariant {
+        name: "paid_is_granted_once",
+        promise: "each completed payment has exactly one lot of its plan's tokens",
+        violations: "select p.customer_id || ' ' || p.id as row from payments p
+             join plan_versions v on v.plan_id = p.plan_id and v.version = p.plan_version
+             where p.status = 'completed'
+               and (select array_agg(g.tokens) from grants g
+                    where g.customer_id = p.customer_id and g.source_kind = 'payment'
+                      and g.source_id = p.id)
+                   is distinct from array[v.tokens_included * p.quantity]",
+    },
+    Invariant {
+        name: "granted_is_paid",
+        promise: "no lot comes from a payment that was not captured",
+        violations: "select g.customer_id || ' ' || g.id as row from grants g
+             left join payments p on p.customer_id = g.customer_id and p.id = g.source_id
+             where g.source_kind = 'payment'
+               and (p.completed_at is null or p.status not in ('completed', 'refunded'))",
+    },
+    Invariant {
+        name: "captured_is_asked",
+        promise: "a completed payment was captured over exactly its amount",
+        violations: "select p.customer_id || ' ' || p.id as row from payments p
+             where p.status = 'completed' and p.amount_minor > 0
+               and not exists (select from payment_objects o
+                   where o.customer_id = p.customer_id and o.payment_id = p.id
+                     and o.captured_minor = p.amount_minor)",
+    },
+    Invariant {
+        name: "periods_do_not_overlap",
+        promise: "no two periods of a customer overlap",
+        violations: "select a.customer_id || ' ' || a.payment_id as row from periods a
+             join periods b on b.customer_id = a.customer_id and b.payment_id <> a.payment_id
+              and b.starts_at < a.ends_at and a.starts_at < b.ends_at",
+    },
+    Invariant {
+        name: "nothing_is_stuck",
+        promise: "no event waits unprocessed for more than a minute",
+        violations: "select id::text as row from webhook_events
+             where status = 'received' and received_at < $1::timestamptz - interval '1 minute'",
+    },
+];
+
+/// Runs every invariant; the database is only read.
+pub async fn run(db: &PgPool, now: chrono::DateTime<chrono::Utc>) -> sqlx::Result<Vec<Finding>> {
+    let mut findings = Vec::with_capacity(INVARIANTS.len());
+    for invariant in INVARIANTS {
+        let sql = format!(
+            "select count(*), min(row) from ({}) v where $1::timestamptz is not null",
+            invariant.violations
+        );
+        let (violations, example): (i64, Option<String>) =
+            sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(now).fetch_one(db).await?;
+        findings.push(Finding {
+            name: invariant.name,
+            promise: invariant.promise,
+            violations,
+            example,
+        });
+    }
+    Ok(findings)
+}

@@ -1,0 +1,235 @@
+//! SQL of subscriptions and periods.
+
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+
+use super::book::Bought;
+use super::view::View;
+use super::{Live, Status};
+use crate::error::Error;
+use crate::ids::{CustomerId, SubscriptionId};
+use crate::plans::{self, Plan};
+use crate::tokens::Tokens;
+
+/// Locks the customer's live subscription until the transaction ends.
+pub(super) async fn lock_live(
+    db: &mut PgConnection,
+    customer_id: CustomerId,
+) -> sqlx::Result<Option<Live>> {
+    let row = sqlx::query!(
+        r#"
+        select id as "id: SubscriptionId", ends_at
+        from subscriptions
+        where customer_id = $1
+          and status in ('trialing', 'active', 'past_due', 'paused')
+        for update
+        "#,
+        customer_id as _
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(row.map(|row| Live { id: row.id, ends_at: row.ends_at }))
+}
+
+/// Inserts an active subscription from `span.0` to `span.1`.
+pub(super) async fn insert(
+    db: &mut PgConnection,
+    customer_id: CustomerId,
+    id: SubscriptionId,
+    plan: &Plan,
+    span: (DateTime<Utc>, Option<DateTime<Utc>>),
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        r#"
+        insert into subscriptions
+            (customer_id, id, plan_id, plan_version, status, starts_at, ends_at, created_at,
+             updated_at)
+        values ($1, $2, $3, $4, 'active', $5, $6, $5, $5)
+        "#,
+        customer_id as _,
+        id as _,
+        plan.id,
+        plan.version,
+        span.0,
+        span.1,
+    )
+    .execute(db)
+    .await
+    .map(drop)
+}
+
+/// Inserts a paid period; refuses a second one for the same payment.
+pub(super) async fn insert_period(
+    db: &mut PgConnection,
+    customer_id: CustomerId,
+    id: SubscriptionId,
+    bought: &Bought,
+    span: (DateTime<Utc>, DateTime<Utc>),
+    now: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        r#"
+        insert into periods
+            (customer_id, subscription_id, starts_at, ends_at, payment_id, plan_id, plan_version,
+             created_at)
+        values ($1, $2, $3, $4, $5, $6, $7, $8)
+        "#,
+        customer_id as _,
+        id as _,
+        span.0,
+        span.1,
+        bought.payment_id as _,
+        bought.plan.id,
+        bought.plan.version,
+        now,
+    )
+    .execute(db)
+    .await
+    .map(drop)
+}
+
+/// Moves the end; a pending cancellation is cleared, for the customer paid again.
+pub(super) async fn extend(
+    db: &mut PgConnection,
+    customer_id: CustomerId,
+    id: SubscriptionId,
+    ends_at: DateTime<Utc>,
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
+    let updated = sqlx::query!(
+        r#"
+        update subscriptions
+        set ends_at = $3, cancel_at_period_end = false, canceled_at = null, updated_at = $4
+        where customer_id = $1
+          and id = $2
+        "#,
+        customer_id as _,
+        id as _,
+        ends_at,
+        now,
+    )
+    .execute(db)
+    .await?;
+    assert_eq!(updated.rows_affected(), 1, "a locked subscription is there");
+    Ok(())
+}
+
+/// A pack's subscription becomes that of the plan bought over it.
+pub(super) async fn set_plan(
+    db: &mut PgConnection,
+    customer_id: CustomerId,
+    id: SubscriptionId,
+    plan: &Plan,
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
+    let updated = sqlx::query!(
+        r#"
+        update subscriptions
+        set plan_id = $3, plan_version = $4, updated_at = $5
+        where customer_id = $1
+          and id = $2
+        "#,
+        customer_id as _,
+        id as _,
+        plan.id,
+        plan.version,
+        now,
+    )
+    .execute(db)
+    .await?;
+    assert_eq!(updated.rows_affected(), 1, "a locked subscription is there");
+    Ok(())
+}
+
+/// Closes a subscription whose time is over.
+pub(super) async fn expire(
+    db: &mut PgConnection,
+    customer_id: CustomerId,
+    id: SubscriptionId,
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
+    let updated = sqlx::query!(
+        r#"
+        update subscriptions
+        set status = 'expired', updated_at = $3
+        where customer_id = $1
+          and id = $2
+        "#,
+        customer_id as _,
+        id as _,
+        now,
+    )
+    .execute(db)
+    .await?;
+    assert_eq!(updated.rows_affected(), 1, "a locked subscription is there");
+    Ok(())
+}
+
+/// The newest subscription of a customer, with the plan of the period that runs at `now`.
+pub(super) async fn newest(
+    db: &mut PgConnection,
+    customer_id: CustomerId,
+    now: DateTime<Utc>,
+) -> Result<Option<View>, Error> {
+    let row = sqlx::query!(
+        r#"
+        select s.id as "id: SubscriptionId", s.status as "status: Status", s.starts_at, s.ends_at,
+               s.cancel_at_period_end, s.canceled_at, s.created_at, s.updated_at,
+               c.external_id, c.email,
+               coalesce(p.plan_id, s.plan_id) as "plan_id!",
+               coalesce(p.plan_version, s.plan_version) as "plan_version!",
+               n.plan_id as "next_plan_id?", n.plan_version as "next_plan_version?"
+        from subscriptions s
+        join customers c on c.customer_id = s.customer_id
+        left join lateral (
+            select plan_id, plan_version, ends_at
+            from periods
+            where customer_id = s.customer_id
+              and subscription_id = s.id
+              and starts_at <= $2
+            order by starts_at desc
+            limit 1
+        ) p on true
+        left join lateral (
+            select plan_id, plan_version
+            from periods
+            where customer_id = s.customer_id
+              and subscription_id = s.id
+              and starts_at > $2
+              and (plan_id, plan_version) is distinct from (p.plan_id, p.plan_version)
+            order by starts_at
+            limit 1
+        ) n on true
+        where s.customer_id = $1
+        order by s.created_at desc, s.id desc
+        limit 1
+        "#,
+        customer_id as _,
+        now,
+    )
+    .fetch_optional(&mut *db)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let plan = plans::version(db, row.plan_id, row.plan_version).await?;
+    let queued_plan = match (row.next_plan_id, row.next_plan_version) {
+        (Some(id), Some(version)) => Some(plans::version(db, id, version).await?),
+        (Some(_) | None, _) => None,
+    };
+    Ok(Some(View {
+        id: row.id,
+        external_id: row.external_id,
+        email: row.email,
+        plan,
+        queued_plan,
+        status: row.status,
+        is_active: false,
+        is_spendable: false,
+        starts_at: row.starts_at,
+        ends_at: row.ends_at,
+        tokens_remaining: Tokens::ZERO,
+        cancel_at_period_end: row.cancel_at_period_end,
+        canceled_at: row.canceled_at,
+        created_at: row.created_at,
+        updated_at: row.updated_at,
+    }))
+}

@@ -1,0 +1,63 @@
+//! The ledger of tokens: accounts, lots, entries.
+
+mod consume;
+mod grant;
+mod ledger;
+mod store;
+mod usage;
+
+use serde::{Deserialize, Serialize};
+
+pub use consume::{Consume, Consumed, consume};
+pub use grant::{Access, NewLot, grant, set_access};
+pub use ledger::{Allocation, Entry, EntryKind, InsufficientTokens, Lot};
+pub use usage::{Balance, Usage, balance, list_usage};
+
+/// A whole number of tokens, 0 … 10¹⁴.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct Tokens(pub u64);
+
+/// Most tokens that one request may name (rules.md).
+pub const MAX_TOKENS: u64 = 1_000_000_000_000;
+
+impl Tokens {
+    /// None.
+    pub const ZERO: Self = Self(0);
+
+    /// A column that the schema keeps from being negative.
+    pub(crate) fn from_db(tokens: i64) -> Self {
+        Self(u64::try_from(tokens).expect("the schema keeps tokens from being negative"))
+    }
+
+    /// The number as Postgres stores it.
+    pub(crate) fn to_db(self) -> i64 {
+        i64::try_from(self.0).expect("tokens are far below the range of bigint")
+    }
+
+    /// The sum; it cannot overflow within the ranges that the schema keeps.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self(self.0.checked_add(other.0).expect("tokens are far below the range of u64"))
+    }
+
+    /// The difference, which must not be negative.
+    #[must_use]
+    pub fn minus(self, other: Self) -> Self {
+        Self(self.0.checked_sub(other.0).expect("a balance below zero is a bug"))
+    }
+}
+
+impl std::iter::Sum for Tokens {
+    fn sum<I: Iterator<Item = Self>>(iter: I) -> Self {
+        iter.fold(Self::ZERO, Self::plus)
+    }
+}
+
+impl std::fmt::Display for Tokens {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}

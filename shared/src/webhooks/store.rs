@@ -1,0 +1,203 @@
+//! SQL of the inbox.
+
+use chrono::{DateTime, Utc};
+use sqlx::{PgConnection, PgPool};
+
+use super::EventStatus;
+use crate::gateways::{GatewayName, VerifiedEvent};
+use crate::ids::WebhookEventId;
+
+/// An event as stored.
+#[derive(Debug, Clone)]
+pub(super) struct Stored {
+    pub(super) id: WebhookEventId,
+    pub(super) gateway: GatewayName,
+    pub(super) payload: Vec<u8>,
+    pub(super) status: EventStatus,
+    pub(super) attempts: i32,
+    pub(super) received_at: DateTime<Utc>,
+}
+
+impl Stored {
+    /// Whether there is still something to do.
+    pub(super) fn is_open(&self) -> bool {
+        match self.status {
+            EventStatus::Received | EventStatus::Waiting => true,
+            EventStatus::Processed
+            | EventStatus::Ignored
+            | EventStatus::Quarantined
+            | EventStatus::Failed => false,
+        }
+    }
+}
+
+/// Inserts an event; false if this gateway has delivered it before.
+pub(super) async fn insert(
+    db: &PgPool,
+    id: WebhookEventId,
+    gateway: GatewayName,
+    event: &VerifiedEvent,
+    payload: &[u8],
+    now: DateTime<Utc>,
+) -> sqlx::Result<bool> {
+    let inserted = sqlx::query!(
+        r#"
+        insert into webhook_events
+            (id, gateway, gateway_event_id, delivery_id, kind, payload, status, next_attempt_at,
+             received_at)
+        values ($1, $2, $3, $4, $5, $6, 'received', $7, $7)
+        on conflict do nothing
+        "#,
+        id as _,
+        gateway as _,
+        event.id,
+        event.delivery_id,
+        event.kind,
+        payload,
+        now,
+    )
+    .execute(db)
+    .await?;
+    Ok(inserted.rows_affected() == 1)
+}
+
+/// Whether the event is stored with another body, or its signature came with another event.
+pub(super) async fn has_other_body(
+    db: &PgPool,
+    gateway: GatewayName,
+    event_id: &str,
+    payload: &[u8],
+) -> sqlx::Result<bool> {
+    let same = sqlx::query_scalar!(
+        r#"
+        select exists (
+            select from webhook_events
+            where gateway = $1
+              and gateway_event_id = $2
+              and payload = $3
+        ) as "exists!"
+        "#,
+        gateway as _,
+        event_id,
+        payload,
+    )
+    .fetch_one(db)
+    .await?;
+    Ok(!same)
+}
+
+/// An event, as committed.
+pub(super) async fn find(db: &PgPool, id: WebhookEventId) -> sqlx::Result<Option<Stored>> {
+    sqlx::query_as!(
+        Stored,
+        r#"
+        select id as "id: WebhookEventId", gateway as "gateway: GatewayName", payload,
+               status as "status: EventStatus", attempts, received_at
+        from webhook_events
+        where id = $1
+        "#,
+        id as _,
+    )
+    .fetch_optional(db)
+    .await
+}
+
+/// Locks an event until the transaction ends; false if there is nothing more to do.
+pub(super) async fn lock_open(db: &mut PgConnection, id: WebhookEventId) -> sqlx::Result<bool> {
+    let row = sqlx::query_scalar!(
+        r#"
+        select 1 as one
+        from webhook_events
+        where id = $1
+          and status in ('received', 'waiting')
+        for update
+        "#,
+        id as _,
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(row.is_some())
+}
+
+/// Ends the work on an event that is still open.
+pub(super) async fn set_status(
+    db: &mut PgConnection,
+    id: WebhookEventId,
+    status: EventStatus,
+    error: Option<&str>,
+    now: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        r#"
+        update webhook_events
+        set status = $2, last_error = $3, processed_at = $4, attempts = attempts + 1
+        where id = $1
+          and status in ('received', 'waiting')
+        "#,
+        id as _,
+        status as _,
+        error,
+        now,
+    )
+    .execute(db)
+    .await
+    .map(drop)
+}
+
+/// Lets an open event wait until `next`.
+pub(super) async fn set_waiting(
+    db: &mut PgConnection,
+    id: WebhookEventId,
+    next: DateTime<Utc>,
+    why: &str,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        r#"
+        update webhook_events
+        set status = 'waiting', attempts = attempts + 1, next_attempt_at = $2, last_error = $3
+        where id = $1
+          and status in ('received', 'waiting')
+        "#,
+        id as _,
+        next,
+        why,
+    )
+    .execute(db)
+    .await
+    .map(drop)
+}
+
+/// Marks an open event as failed.
+pub(super) async fn set_failed(
+    db: &mut PgConnection,
+    id: WebhookEventId,
+    error: &str,
+    now: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    set_status(db, id, EventStatus::Failed, Some(error), now).await
+}
+
+/// Events that should have been acted on: received before `quiet`, or waiting until `now`.
+pub(super) async fn due(
+    db: &PgPool,
+    now: DateTime<Utc>,
+    quiet: DateTime<Utc>,
+    limit: i64,
+) -> sqlx::Result<Vec<(WebhookEventId, i32)>> {
+    let rows = sqlx::query!(
+        r#"
+        select id as "id: WebhookEventId", attempts
+        from webhook_events
+        where status in ('received', 'waiting')
+          and next_attempt_at <= case when status = 'received' then $2::timestamptz else $1 end
+        order by next_attempt_at
+        limit $3
+        "#,
+        now,
+        quiet,
+        limit,
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.id, row.attempts)).collect())
+}
