@@ -1,1 +1,9 @@
-fn main() {}
+//! Integration tests: over HTTP and the queue, on a fresh database each.
+#![expect(clippy::unwrap_used, reason = "a test ends where its ground gives way")]
+
+mod access;
+mod crash;
+mod paypal;
+mod purchase;
+mod tokens;
+mod webhooks;

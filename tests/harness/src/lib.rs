@@ -1,1 +1,274 @@
-//! x
+//! What the integration tests stand on: a real Postgres, the real API over HTTP, the simulator as
+//! gateway, a clock that stands still, and a queue that is drained on demand.
+#![expect(clippy::unwrap_used, reason = "a test ends where its ground gives way")]
+
+pub mod database;
+pub mod processes;
+
+use std::collections::HashMap;
+
+use api::ApiState;
+use chrono::{DateTime, Utc};
+use jsonwebtoken::{EncodingKey, Header, encode};
+use reqwest::{Client, Response};
+use serde_json::{Value, json};
+use shared::config::Config;
+use shared::db::PoolSettings;
+use shared::jobs::{Job, QUEUE};
+use shared::money::Currency;
+use shared::plans::{self, NewPlan};
+use shared::tokens::Tokens;
+use shared::{App, Clock, check, payments, webhooks};
+use simulator::{Settings as SimulatorSettings, Simulator};
+use tokio::net::TcpListener;
+
+use database::Database;
+
+/// Signs customers' tokens in tests.
+pub const JWT_SECRET: &str = "a-secret-of-the-tests-and-of-nothing-else";
+/// Signs Stripe's webhooks in tests.
+pub const STRIPE_WEBHOOK_SECRET: &str = "whsec_of_the_tests_and_of_nothing_else";
+
+/// One application on a database of its own.
+pub struct TestApp {
+    /// The business.
+    pub app: App,
+    /// Moves the time.
+    pub clock: Clock,
+    /// The gateways.
+    pub simulator: Simulator,
+    /// Where the API listens: `http://127.0.0.1:<port>`.
+    pub base: String,
+    /// Sends requests.
+    pub http: Client,
+    _database: Database,
+}
+
+/// Settings of a process that uses this database and simulator, as in its environment.
+pub fn settings(
+    database_url: &str,
+    bind: &str,
+    simulator: &Simulator,
+    roots: &std::path::Path,
+) -> HashMap<String, String> {
+    let gateway = SimulatorSettings::default();
+    HashMap::from(
+        [
+            ("TOLLGATE_ENV", "test".to_owned()),
+            ("DATABASE_URL", database_url.to_owned()),
+            ("BIND", bind.to_owned()),
+            ("JWT_HS256_SECRET", JWT_SECRET.to_owned()),
+            ("STRIPE_SECRET_KEY", gateway.stripe_secret_key),
+            ("STRIPE_WEBHOOK_SECRETS", STRIPE_WEBHOOK_SECRET.to_owned()),
+            ("STRIPE_API_BASE", simulator.stripe_url().to_owned()),
+            ("PAYPAL_CLIENT_ID", gateway.paypal_client_id),
+            ("PAYPAL_CLIENT_SECRET", gateway.paypal_client_secret),
+            ("PAYPAL_WEBHOOK_ID", gateway.paypal_webhook_id),
+            ("PAYPAL_MERCHANT_ID", gateway.paypal_merchant_id),
+            ("PAYPAL_API_BASE", simulator.paypal_url().to_owned()),
+            ("PAYPAL_CERT_ROOTS", roots.display().to_string()),
+            ("PAYPAL_CERT_RESOLVE", simulator.paypal_tls_addr().to_string()),
+            ("REDIRECT_ORIGINS", "https://app.example.com".to_owned()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value)),
+    )
+}
+
+/// A simulator that signs with the tests' secret and delivers to nobody until told.
+pub async fn simulator() -> Simulator {
+    Simulator::start(SimulatorSettings {
+        stripe_webhook_secrets: vec![STRIPE_WEBHOOK_SECRET.to_owned()],
+        ..SimulatorSettings::default()
+    })
+    .await
+    .unwrap()
+}
+
+impl TestApp {
+    /// Starts an application with the plans Basic (1), Pro (2) and Pack (3).
+    pub async fn start() -> Self {
+        let database = Database::create().await;
+        let simulator = simulator().await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let bind = listener.local_addr().unwrap().to_string();
+        let roots = database.write("roots.pem", simulator.paypal_root_pem());
+        let settings = settings(&database.url, &bind, &simulator, &roots);
+        let config = Config::read(&|name| settings.get(name).cloned()).unwrap();
+        let pool = shared::db::connect(&config.database_url, PoolSettings::API).unwrap();
+        let clock = Clock::fixed("2026-11-24T12:00:00Z".parse().unwrap());
+        let app = App::new(config, pool, clock.clone()).unwrap();
+        make_plans(&app).await;
+        let state = ApiState::new(app.clone()).unwrap();
+        tokio::spawn(api::serve(state, listener, std::future::pending()));
+        let base = format!("http://{bind}");
+        Self { app, clock, simulator, base, http: client(), _database: database }
+    }
+
+    /// An address below the contract's base path.
+    pub fn url(&self, path: &str) -> String {
+        format!("{}/api/v1/billing/{path}", self.base)
+    }
+
+    /// GETs as a customer.
+    pub async fn get(&self, user: &str, path: &str) -> Value {
+        let response = self.http.get(self.url(path)).bearer_auth(token(user)).send().await.unwrap();
+        response.json().await.unwrap()
+    }
+
+    /// POSTs as a customer.
+    pub async fn post(&self, user: &str, path: &str, body: &Value) -> Response {
+        self.http.post(self.url(path)).bearer_auth(token(user)).json(body).send().await.unwrap()
+    }
+
+    /// Buys a plan; the answer of the purchase.
+    pub async fn purchase(&self, user: &str, plan_id: i32, method: &str) -> Value {
+        let body = json!({ "plan_id": plan_id, "payment_method": method });
+        let response = self.post(user, "purchase/", &body).await;
+        assert_eq!(response.status(), 201, "{}", response.text().await.unwrap());
+        response.json().await.unwrap()
+    }
+
+    /// Buys with Stripe, pays with a good card, delivers the events and runs the jobs.
+    pub async fn bought(&self, user: &str, plan_id: i32) -> Value {
+        let purchase = self.purchase(user, plan_id, "stripe").await;
+        self.simulator.pay_stripe(text(&purchase, "transaction_id"), "pm_card_visa").unwrap();
+        let succeeded = self.stripe_event(&purchase, "payment_intent.succeeded");
+        assert_eq!(self.deliver_stripe(&succeeded).await.status(), 200);
+        self.run_jobs().await;
+        purchase
+    }
+
+    /// The body of the simulator's event of that kind about this purchase.
+    pub fn stripe_event(&self, purchase: &Value, kind: &str) -> Vec<u8> {
+        let id = text(purchase, "transaction_id");
+        let found = self.simulator.events().into_iter().find(|event| {
+            event.kind == kind && String::from_utf8_lossy(&event.body).contains(id)
+        });
+        found.unwrap_or_else(|| panic!("no {kind} about {id}")).body.to_vec()
+    }
+
+    /// Signs a body as Stripe would and POSTs it.
+    pub async fn deliver_stripe(&self, body: &[u8]) -> Response {
+        self.deliver("webhooks/stripe/", self.simulator.signed_stripe(body), body).await
+    }
+
+    /// Signs a body as PayPal would and POSTs it.
+    pub async fn deliver_paypal(&self, body: &[u8]) -> Response {
+        self.deliver("webhooks/paypal/", self.simulator.signed_paypal(body), body).await
+    }
+
+    /// Delivers all events of PayPal that the simulator has, in their order.
+    pub async fn deliver_all_of_paypal(&self) {
+        for event in self.simulator.events() {
+            if event.gateway == simulator::Gateway::PayPal {
+                assert_eq!(self.deliver_paypal(&event.body).await.status(), 200);
+            }
+        }
+    }
+
+    async fn deliver(&self, path: &str, headers: Vec<(String, String)>, body: &[u8]) -> Response {
+        let mut request = self.http.post(self.url(path)).body(body.to_vec());
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        request.send().await.unwrap()
+    }
+
+    /// Rings for everything that is open and works until nothing is left that is due.
+    pub async fn run_jobs(&self) {
+        for _round in 0..10 {
+            let soon = self.clock.now() + chrono::Duration::minutes(1);
+            let mut jobs = webhooks::due(&self.app, soon).await.unwrap();
+            jobs.extend(payments::to_capture(&self.app, soon).await.unwrap());
+            jobs.extend(self.queued().await);
+            if jobs.is_empty() {
+                return;
+            }
+            for job in jobs {
+                worker::run(&self.app, job).await.unwrap();
+            }
+        }
+    }
+
+    /// Takes what is queued out of the queue.
+    async fn queued(&self) -> Vec<Job> {
+        let bodies: Vec<Vec<u8>> =
+            sqlx::query_scalar("delete from apalis.jobs where job_type = $1 returning job")
+                .bind(QUEUE)
+                .fetch_all(&self.app.db)
+                .await
+                .unwrap();
+        bodies.iter().map(|body| serde_json::from_slice(body).unwrap()).collect()
+    }
+
+    /// One value of the database.
+    pub async fn scalar(&self, sql: &'static str) -> i64 {
+        sqlx::query_scalar(sql).fetch_one(&self.app.db).await.unwrap()
+    }
+
+    /// Fails if an invariant of the books is broken.
+    pub async fn assert_books_balance(&self) {
+        assert_clean(&self.app.db, self.clock.now()).await;
+    }
+}
+
+/// Fails if an invariant of the books is broken.
+pub async fn assert_clean(db: &sqlx::PgPool, now: DateTime<Utc>) {
+    for finding in check::run(db, now).await.unwrap() {
+        assert_eq!(finding.violations, 0, "{finding:?}");
+    }
+}
+
+/// Makes the plans Basic (1), Pro (2) and Pack (3).
+pub async fn make_plans(app: &App) {
+    let basic = NewPlan {
+        name: "Basic",
+        description: "",
+        price_minor: 1_500,
+        currency: Currency::USD,
+        tokens_included: Tokens(1_000),
+        duration_days: Some(30),
+        is_recurring: true,
+    };
+    let pro =
+        NewPlan { name: "Pro", price_minor: 4_000, tokens_included: Tokens(5_000), ..basic.clone() };
+    let pack = NewPlan {
+        name: "Pack",
+        price_minor: 1_000,
+        tokens_included: Tokens(500),
+        duration_days: None,
+        is_recurring: false,
+        ..basic.clone()
+    };
+    for plan in [basic, pro, pack] {
+        plans::create(app, &plan).await.unwrap();
+    }
+}
+
+/// A client without a pool shared between tests.
+#[expect(clippy::disallowed_methods, reason = "a test has its own deadline")]
+pub fn client() -> Client {
+    let _installed_before = rustls::crypto::ring::default_provider().install_default();
+    Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .timeout(std::time::Duration::from_secs(30))
+        .build()
+        .unwrap()
+}
+
+/// A token of that user, valid for an hour.
+pub fn token(user: &str) -> String {
+    let expires_at = shared::clock::wall_now().timestamp() + 3_600;
+    signed(&json!({ "user_id": user, "token_type": "access", "exp": expires_at }))
+}
+
+/// A token with these claims.
+pub fn signed(claims: &Value) -> String {
+    let key = EncodingKey::from_secret(JWT_SECRET.as_bytes());
+    encode(&Header::default(), claims, &key).unwrap()
+}
+
+/// A member of an answer that must be text.
+pub fn text<'a>(answer: &'a Value, member: &str) -> &'a str {
+    answer[member].as_str().unwrap_or_else(|| panic!("no {member} in {answer}"))
+}

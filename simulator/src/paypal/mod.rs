@@ -1,0 +1,231 @@
+//! PayPal's API: who calls, what is asked, and the way to the operation.
+
+mod captures;
+mod certificates;
+mod error;
+mod events;
+mod fields;
+mod oauth;
+mod orders;
+mod replays;
+pub(crate) mod signing;
+
+use axum::http::{Method, StatusCode};
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use self::captures::{Capture, Refund};
+use self::oauth::Tokens;
+use self::orders::Order;
+use self::replays::{Replays, Use};
+use crate::calls::{Answer, Dialect, Fate, Inbound, Payload};
+use crate::table::Table;
+use crate::world::{Core, Turn};
+use crate::{Gateway, ids};
+
+pub(crate) use self::captures::{Outcome as CaptureOutcome, settle};
+pub(crate) use self::error::PayPalError;
+pub use self::orders::Funding;
+pub(crate) use self::orders::{PAYER_ID, Status, approve};
+
+/// Everything PayPal knows. Tokens are not kept over a restart: callers fetch new ones.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Books {
+    pub(crate) orders: Table<Order>,
+    pub(crate) captures: Table<Capture>,
+    pub(crate) refunds: Table<Refund>,
+    replays: Replays,
+    #[serde(skip)]
+    pub(crate) tokens: Tokens,
+    /// What the next capture meets, whatever the payer chose.
+    #[serde(skip)]
+    pub(crate) next_funding: Option<Funding>,
+}
+
+/// A call that was understood.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    body: Value,
+    used: Option<Use>,
+    /// The object an earlier call with this request id made.
+    earlier: Option<String>,
+}
+
+/// What a call comes to.
+pub(crate) struct Done {
+    pub(crate) status: StatusCode,
+    pub(crate) body: Value,
+    /// The object that the request id stands for from now on.
+    pub(crate) made: Option<String>,
+}
+
+impl Done {
+    fn read(body: Value) -> Self {
+        Done { status: StatusCode::OK, body, made: None }
+    }
+}
+
+/// Writes an instant as PayPal does in resources.
+pub(crate) fn time(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Secs, true)
+}
+
+/// PayPal's side of the way of a call.
+pub(crate) struct PayPal;
+
+impl Dialect for PayPal {
+    const GATEWAY: Gateway = Gateway::PayPal;
+    const KEY_HEADER: &'static str = "paypal-request-id";
+    type Prepared = Prepared;
+
+    fn request_id() -> String {
+        ids::hex(13)
+    }
+
+    fn prepare(core: &Core, inbound: &Inbound) -> Result<Prepared, Answer> {
+        let segments = inbound.segments();
+        match (inbound.method.as_str(), segments.as_slice()) {
+            ("POST", ["v1", "oauth2", "token"]) => return Err(oauth::grant(core, inbound)),
+            ("GET", ["v1", "notifications", "certs", id]) => return Err(certificate(core, id)),
+            _ => oauth::check(core, inbound)?,
+        }
+        let body = body(inbound).map_err(|error| error.answer())?;
+        let used = match &inbound.key {
+            Some(key) if inbound.method == Method::POST => Use::of(&inbound.path, &segments, key),
+            Some(_) | None => None,
+        };
+        let now = core.clock.now().timestamp();
+        let earlier = match &used {
+            Some(used) => core.world().paypal.replays.begin(used, &body, now),
+            None => Ok(None),
+        };
+        Ok(Prepared { earlier: earlier.map_err(|error| error.answer())?, body, used })
+    }
+
+    fn execute(core: &Core, inbound: &Inbound, prepared: Prepared, fate: Fate) -> Answer {
+        let answer = core.turn(inbound.cause(), |turn| {
+            if let Some(earlier) = &prepared.earlier {
+                let mut answer = replay(turn, inbound, earlier);
+                answer.is_replay = true;
+                return answer;
+            }
+            let result = match fate {
+                Fate::FailsIdle => Err(broken()),
+                Fate::Well | Fate::FailsDone => route(turn, inbound, &prepared.body),
+            };
+            if let Some(used) = &prepared.used {
+                let made = result.as_ref().ok().and_then(|done| done.made.clone());
+                turn.world.paypal.replays.end(used, made);
+            }
+            let result = if fate == Fate::FailsDone { result.and(Err(broken())) } else { result };
+            let mut answer = match result {
+                Ok(done) if done.status == StatusCode::NO_CONTENT => {
+                    Answer { body: Payload::Empty, ..Answer::json(done.status, Value::Null) }
+                }
+                Ok(done) => Answer::json(done.status, done.body),
+                Err(error) => error.answer(),
+            };
+            answer.effects = std::mem::take(&mut turn.effects);
+            answer
+        });
+        let debug_id = inbound.request_id.clone();
+        if answer.headers.iter().any(|(name, _)| *name == "paypal-debug-id") {
+            return answer;
+        }
+        answer.with("paypal-debug-id", debug_id)
+    }
+
+    fn failure(_: &Inbound, status: StatusCode) -> Answer {
+        PayPalError::failure(status).answer()
+    }
+}
+
+fn broken() -> PayPalError {
+    PayPalError::failure(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+/// Reads the body; an absent one is null.
+fn body(inbound: &Inbound) -> Result<Value, PayPalError> {
+    if inbound.method != Method::POST || inbound.body.is_empty() {
+        return Ok(Value::Null);
+    }
+    if !inbound.header("content-type").unwrap_or_default().starts_with("application/json") {
+        return Err(PayPalError::unsupported_media());
+    }
+    serde_json::from_slice(&inbound.body)
+        .map_err(|error| PayPalError::invalid("MALFORMED_REQUEST_JSON", "/", &error.to_string()))
+}
+
+/// `GET /v1/notifications/certs/{id}`
+fn certificate(core: &Core, id: &str) -> Answer {
+    if id != core.keyring.certificate_id {
+        return PayPalError::missing().answer();
+    }
+    let pem = core.keyring.signer_pem.clone();
+    Answer {
+        body: Payload::Text("application/x-pem-file", pem),
+        ..Answer::json(StatusCode::OK, Value::Null)
+    }
+}
+
+/// Whether the whole object is wanted, not only its id and status.
+pub(crate) fn wants_all(inbound: &Inbound) -> bool {
+    inbound.header("prefer").is_some_and(|prefer| prefer.contains("return=representation"))
+}
+
+/// Returns the id, status and links of an object, or all of it if that is preferred.
+fn shown(inbound: &Inbound, mut body: Value) -> Value {
+    if !wants_all(inbound)
+        && let Some(fields) = body.as_object_mut()
+    {
+        fields.retain(|name, _| {
+            matches!(name.as_str(), "id" | "status" | "links" | "payment_source")
+        });
+    }
+    body
+}
+
+/// Answers a call whose request id made `id` before, with the object as it is now.
+fn replay(turn: &Turn<'_>, inbound: &Inbound, id: &str) -> Answer {
+    let books = &turn.world.paypal;
+    let base = &turn.core.paypal_url;
+    let body = if let Some(order) = books.orders.find(id) {
+        orders::json(turn, order, base)
+    } else if let Some(refund) = books.refunds.find(id) {
+        refund.json(base)
+    } else {
+        json!({ "id": id })
+    };
+    Answer::json(StatusCode::OK, shown(inbound, body))
+}
+
+fn route(turn: &mut Turn<'_>, inbound: &Inbound, body: &Value) -> Result<Done, PayPalError> {
+    let segments = inbound.segments();
+    match (inbound.method.as_str(), segments.as_slice()) {
+        ("POST", ["v2", "checkout", "orders"]) => orders::create(turn, inbound, body),
+        ("GET", ["v2", "checkout", "orders", id]) => orders::fetch(turn, id),
+        ("POST", ["v2", "checkout", "orders", id, "capture"]) => {
+            captures::capture(turn, inbound, id)
+        }
+        ("GET", ["v2", "payments", "captures", id]) => captures::fetch(turn, id),
+        ("POST", ["v2", "payments", "captures", id, "refund"]) => {
+            captures::refund(turn, inbound, id, body)
+        }
+        ("GET", ["v2", "payments", "refunds", id]) => captures::fetch_refund(turn, id),
+        ("GET", ["v1", "notifications", "webhooks-events"]) => {
+            events::list(turn, inbound).map(Done::read)
+        }
+        ("GET", ["v1", "notifications", "webhooks-events", id]) => {
+            events::fetch(turn, id).map(Done::read)
+        }
+        ("POST", ["v1", "notifications", "webhooks-events", id, "resend"]) => {
+            let body = events::resend(turn, id)?;
+            Ok(Done { status: StatusCode::ACCEPTED, body, made: None })
+        }
+        ("POST", ["v1", "notifications", "verify-webhook-signature"]) => {
+            events::verify(turn, inbound).map(Done::read)
+        }
+        _ => Err(PayPalError::missing()),
+    }
+}

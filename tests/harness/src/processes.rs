@@ -1,0 +1,48 @@
+//! The real binaries, started and killed.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+/// Builds the binaries of this workspace once, as the tests themselves were built.
+pub fn build() -> PathBuf {
+    let cargo = option_env!("CARGO").unwrap_or("cargo");
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+    let built = Command::new(cargo)
+        .args(["build", "--workspace", "--bins", "--quiet"])
+        .current_dir(root)
+        .status()
+        .unwrap();
+    assert!(built.success(), "the binaries do not build");
+    // This test's own file lies in <target>/<profile>/deps.
+    let own = std::env::current_exe().unwrap();
+    own.parent().and_then(|deps| deps.parent()).unwrap().to_owned()
+}
+
+/// A process of ours; killed with -9 when dropped.
+pub struct Process {
+    child: Child,
+}
+
+impl Process {
+    /// Starts a binary with exactly these settings.
+    pub fn start(binary: &std::path::Path, settings: &HashMap<String, String>) -> Self {
+        let child = Command::new(binary)
+            .env_clear()
+            .envs(settings)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self { child }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _killed = self.child.kill();
+        let _ended = self.child.wait();
+    }
+}
