@@ -7,9 +7,9 @@ mod routes;
 
 use std::sync::Arc;
 
+use shared::App;
 use shared::access::Keys;
 use shared::config::Errors;
-use shared::App;
 use tokio::net::TcpListener;
 
 pub use router::router;

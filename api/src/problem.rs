@@ -148,7 +148,11 @@ impl From<JsonRejection> for Problem {
                 ("unsupported_media_type", "The body must be application/json.")
             }
             _ => {
-                return Self::new(StatusCode::BAD_REQUEST, "invalid_request", rejection.body_text());
+                return Self::new(
+                    StatusCode::BAD_REQUEST,
+                    "invalid_request",
+                    rejection.body_text(),
+                );
             }
         };
         Self::new(rejection.status(), code, detail)
@@ -197,8 +201,7 @@ pub(crate) async fn name_instance(request: Request, next: Next) -> Response {
     let response = next.run(request).await;
     let is_bare_timeout = response.status() == StatusCode::SERVICE_UNAVAILABLE
         && !response.headers().contains_key(header::CONTENT_TYPE);
-    let response =
-        if is_bare_timeout { Problem::unavailable().into_response() } else { response };
+    let response = if is_bare_timeout { Problem::unavailable().into_response() } else { response };
     let is_problem = response
         .headers()
         .get(header::CONTENT_TYPE)

@@ -25,7 +25,9 @@ pub(crate) async fn run(options: &Options) -> Done {
     let findings = check::run(&pool, wall_now()).await?;
     let is_clean = findings.iter().all(|finding| finding.violations == 0);
     if options.json {
-        say(json!({ "clean": is_clean, "invariants": findings.iter().map(row).collect::<Vec<_>>() }));
+        say(
+            json!({ "clean": is_clean, "invariants": findings.iter().map(row).collect::<Vec<_>>() }),
+        );
     } else {
         findings.iter().for_each(|finding| say(line(finding)));
     }

@@ -60,7 +60,8 @@ pub(crate) async fn run(options: &Options) -> Done {
     let config = config(&database, address, &secrets, &simulator, &roots)?;
     let app = prepare(config).await?;
     let (stop, stopped) = watch::channel(false);
-    let serving = tokio::spawn(api::serve(ApiState::new(app.clone())?, listener, wait(stopped.clone())));
+    let serving =
+        tokio::spawn(api::serve(ApiState::new(app.clone())?, listener, wait(stopped.clone())));
     let working = tokio::spawn(worker::serve(app, wait(stopped)));
     announce(options, &database, address, &secrets, &simulator)?;
     shared::app::stop_signal().await;
@@ -89,7 +90,9 @@ async fn make_database(database: &Postgres) -> Result<(), Box<dyn std::error::Er
     let made = sqlx::query("create database tollgate").execute(&mut connection).await;
     match made {
         Ok(_) => Ok(()),
-        Err(error) if error.as_database_error().is_some_and(|it| it.code() == Some("42P04".into())) => {
+        Err(error)
+            if error.as_database_error().is_some_and(|it| it.code() == Some("42P04".into())) =>
+        {
             Ok(())
         }
         Err(error) => Err(error.into()),
@@ -254,16 +257,16 @@ fn announce(
 Buy Basic with Stripe, pay on the simulator's page, spend 10 of 1,000 tokens. Paste line by line:
 
   T={first}
-  ID=$(curl -s {api}/purchase/ -H \"Authorization: Bearer $T\" -H 'Content-Type: application/json' -d '{{\"plan_id\": 1, \"payment_method\": \"credit_card\"}}' | tee /dev/stderr | sed -n 's/.*\"transaction_id\":\"\\([^\"]*\\)\".*/\\1/p')
-  curl -s {stripe}/pay/$ID -d card=4242424242424242 -d action=pay -o /dev/null; sleep 1
+  S=$(curl -s {api}/purchase/ -H \"Authorization: Bearer $T\" -H 'Content-Type: application/json' -d '{{\"plan_id\": 1, \"payment_method\": \"credit_card\"}}' | sed 's/.*\"client_secret\":\"\\([^\"]*\\)\".*/\\1/'); echo \"Pay here: {stripe}/pay/${{S%_secret_*}}?client_secret=$S\"
+  curl -s {stripe}/pay/${{S%_secret_*}} -d client_secret=$S -d card=4242424242424242 -d action=pay -o /dev/null; sleep 1
   curl -s {api}/subscription/ -H \"Authorization: Bearer $T\"
   curl -s {api}/tokens/consume/ -H \"Authorization: Bearer $T\" -H 'Content-Type: application/json' -d '{{\"tokens\": 10, \"description\": \"hello\"}}'
 
 The same with PayPal, as another customer:
 
   T={second}
-  ID=$(curl -s {api}/purchase/ -H \"Authorization: Bearer $T\" -H 'Content-Type: application/json' -d '{{\"plan_id\": 1, \"payment_method\": \"paypal\"}}' | tee /dev/stderr | sed -n 's/.*\"transaction_id\":\"\\([^\"]*\\)\".*/\\1/p')
-  curl -s \"{paypal}/checkoutnow?token=$ID\" -d action=pay -o /dev/null; sleep 1
+  ID=$(curl -s {api}/purchase/ -H \"Authorization: Bearer $T\" -H 'Content-Type: application/json' -d '{{\"plan_id\": 1, \"payment_method\": \"paypal\"}}' | sed 's/.*\"transaction_id\":\"\\([^\"]*\\)\".*/\\1/'); echo \"Approve here: {paypal}/checkoutnow?token=$ID\"
+  curl -s {paypal}/checkoutnow -d token=$ID -d action=pay -o /dev/null; sleep 2
   curl -s {api}/subscription/ -H \"Authorization: Bearer $T\"
   curl -s {api}/tokens/consume/ -H \"Authorization: Bearer $T\" -H 'Content-Type: application/json' -d '{{\"tokens\": 10}}'
 ",

@@ -37,7 +37,8 @@ impl App {
 pub fn init_logs() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,sqlx::postgres::notice=warn"));
-    let logs = tracing_subscriber::fmt().json().with_writer(std::io::stderr).with_env_filter(filter);
+    let logs =
+        tracing_subscriber::fmt().json().with_writer(std::io::stderr).with_env_filter(filter);
     // Fails only where a test has set up its own logs, which is as good.
     let _set_before = logs.try_init();
 }

@@ -54,7 +54,8 @@ const INVARIANTS: &[Invariant] = &[
     Invariant {
         name: "lot_is_its_entries",
         promise: "what is left of a lot is what was granted less what entries drew from it",
-        violations: "select g.customer_id || ' ' || g.id as row from grants g
+        violations:
+            "select g.customer_id || ' ' || g.id as row from grants g
              left join (select e.customer_id, l.lot,
                                sum(case when e.tokens > 0 then l.tokens else -l.tokens end) as rest
                         from ledger_entries e

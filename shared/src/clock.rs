@@ -37,7 +37,10 @@ impl Clock {
     /// Moves a fixed clock forward; the machine's clock cannot be moved.
     pub fn advance(&self, by: Duration) {
         let fixed = self.fixed.as_ref().expect("only a fixed clock can be moved");
-        fixed.fetch_add(by.num_microseconds().expect("a span of centuries at most"), Ordering::SeqCst);
+        fixed.fetch_add(
+            by.num_microseconds().expect("a span of centuries at most"),
+            Ordering::SeqCst,
+        );
     }
 }
 

@@ -77,7 +77,8 @@ async fn every_path_is_served_with_and_without_its_slash_and_errors_are_problems
     for path in ["plans", "plans/", "plans/token", "plans/token/", "plans/full/"] {
         assert_eq!(app.http.get(app.url(path)).send().await.unwrap().status(), 200, "{path}");
     }
-    let missing = app.http.get(app.url("nothing/")).header("x-request-id", "abc").send().await.unwrap();
+    let missing =
+        app.http.get(app.url("nothing/")).header("x-request-id", "abc").send().await.unwrap();
     assert_eq!(missing.status(), 404);
     let problem: Value = missing.json().await.unwrap();
     assert_eq!(problem["code"], "not_found");

@@ -60,7 +60,8 @@ async fn a_lost_doorbell_of_an_approval_is_rung_by_the_sweep() {
 
     worker::run(&app.app, shared::jobs::Job::Sweep { tick: 0 }).await.unwrap();
 
-    let queued = "select count(*) from apalis.jobs where convert_from(job, 'UTF8') like '%webhook%'";
+    let queued =
+        "select count(*) from apalis.jobs where convert_from(job, 'UTF8') like '%webhook%'";
     assert_eq!(app.scalar(queued).await, 1);
     app.run_jobs().await;
     assert_eq!(app.get("43", "subscription/").await["tokens_remaining"], 1_000);

@@ -98,7 +98,11 @@ async fn a_wrong_purchase_is_a_clear_4xx_and_changes_nothing() {
         (json!({ "plan_id": 99, "payment_method": "stripe" }), 404, "plan_unavailable"),
         (json!({ "plan_id": 1, "payment_method": "gold" }), 400, "invalid_request"),
         (json!({ "plan_id": 1, "payment_method": "stripe", "coupon": "X" }), 400, "invalid_coupon"),
-        (json!({ "plan_id": 1, "payment_method": "stripe", "quantity": 2 }), 400, "invalid_request"),
+        (
+            json!({ "plan_id": 1, "payment_method": "stripe", "quantity": 2 }),
+            400,
+            "invalid_request",
+        ),
         (
             json!({ "plan_id": 1, "payment_method": "stripe", "success_url": "https://evil.example/" }),
             400,

@@ -178,7 +178,8 @@ async fn what_is_not_proven_is_refused_and_not_stored() {
     let (_, event) = paid(&app).await;
     let url = app.url("webhooks/stripe/");
     let good = app.simulator.signed_stripe(&event);
-    let signature = &good.iter().find(|(name, _)| name.eq_ignore_ascii_case("stripe-signature")).unwrap().1;
+    let signature =
+        &good.iter().find(|(name, _)| name.eq_ignore_ascii_case("stripe-signature")).unwrap().1;
     let mut changed = event.clone();
     changed[100] ^= 1;
 
@@ -210,10 +211,13 @@ async fn what_is_of_no_use_is_stored_as_ignored() {
     let app = TestApp::start().await;
     let (_, event) = paid(&app).await;
     let mut event: Value = serde_json::from_slice(&event).unwrap();
-    for (index, (member, value)) in
-        [("livemode", json!(true)), ("account", json!("acct_other")), ("type", json!("plan.created"))]
-            .iter()
-            .enumerate()
+    for (index, (member, value)) in [
+        ("livemode", json!(true)),
+        ("account", json!("acct_other")),
+        ("type", json!("plan.created")),
+    ]
+    .iter()
+    .enumerate()
     {
         let mut other = event.clone();
         other["id"] = json!(format!("evt_other_{index}"));

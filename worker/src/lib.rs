@@ -4,8 +4,8 @@ use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use apalis::prelude::*;
-use apalis_core::backend::ext::poll_strategy::Strategy;
 use apalis_core::backend::ext::BackendExt;
+use apalis_core::backend::ext::poll_strategy::Strategy;
 use apalis_postgres::{Config as QueueConfig, PostgresStorage};
 use futures_util::FutureExt;
 use shared::clock::wall_now;
@@ -101,7 +101,10 @@ async fn handle(job: Job, attempt: Attempt, id: TaskId, app: Data<App>) -> Resul
 }
 
 /// Works until `stop` completes, then lets running jobs end.
-pub async fn serve(app: App, stop: impl Future<Output = ()> + Send + 'static) -> std::io::Result<()> {
+pub async fn serve(
+    app: App,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
     let ticker = tokio::spawn(tick(app.clone()));
     let name = format!("{}-{}", std::process::id(), Uuid::now_v7());
     let worker = move |restart: usize| {

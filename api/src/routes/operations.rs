@@ -1,9 +1,9 @@
 //! Whether the process lives and can work.
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::Json;
 use serde_json::json;
 use shared::db;
 

@@ -10,9 +10,7 @@ use serde_json::{Value, json};
 use shared::customers::Identity;
 use shared::gateways::{GatewayName, Next};
 use shared::ids::PaymentId;
-use shared::payments::{
-    self, PaymentMethod, PaymentStatus, PaymentView, Purchase, Purchased,
-};
+use shared::payments::{self, PaymentMethod, PaymentStatus, PaymentView, Purchase, Purchased};
 use shared::subscriptions;
 
 use super::{BARE_LIST, subscription, user};

@@ -22,9 +22,9 @@ pub(crate) async fn current(
 
 /// A subscription on the wire.
 pub(super) fn body(view: &View, now: DateTime<Utc>) -> Value {
-    let renews_at = view.ends_at.filter(|_| {
-        view.is_active && view.plan.is_recurring && !view.cancel_at_period_end
-    });
+    let renews_at = view
+        .ends_at
+        .filter(|_| view.is_active && view.plan.is_recurring && !view.cancel_at_period_end);
     json!({
         "id": view.id,
         "user": user(&view.external_id),

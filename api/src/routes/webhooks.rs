@@ -59,7 +59,11 @@ async fn receive(
         Ok(()) => Ok(Json(json!({ "received": true }))),
         Err(Refusal::Rejected) => Err(Problem::invalid_signature()),
         Err(Refusal::Unavailable(why)) => {
-            tracing::error!(gateway = gateway.as_str(), why, "webhook not stored; it will be sent again");
+            tracing::error!(
+                gateway = gateway.as_str(),
+                why,
+                "webhook not stored; it will be sent again"
+            );
             Err(Problem::unavailable())
         }
     }

@@ -51,11 +51,7 @@ pub async fn list(
 }
 
 /// One payment of the customer.
-pub async fn find(
-    app: &App,
-    customer_id: CustomerId,
-    id: PaymentId,
-) -> Result<PaymentView, Error> {
+pub async fn find(app: &App, customer_id: CustomerId, id: PaymentId) -> Result<PaymentView, Error> {
     let found = store::list(&app.db, customer_id, Some(id), 1).await?;
     found.into_iter().next().ok_or(Error::NotFound("payment"))
 }

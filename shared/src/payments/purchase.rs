@@ -129,8 +129,10 @@ async fn refuse_unplaceable(
         Err(Error::NoSubscription) => return Ok(()),
         Err(error) => return Err(error),
     };
-    let is_other_period =
-        view.is_active && view.ends_at.is_some() && plan.duration_days.is_some() && view.plan.id != plan.id;
+    let is_other_period = view.is_active
+        && view.ends_at.is_some()
+        && plan.duration_days.is_some()
+        && view.plan.id != plan.id;
     if is_other_period && is_dearer(plan, &view.plan) {
         return Err(Error::Conflict(format!(
             "{} runs: an upgrade needs proration, which is not offered yet",

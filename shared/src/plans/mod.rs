@@ -76,11 +76,7 @@ pub async fn sold(app: &App, id: i32) -> Result<Plan, Error> {
 }
 
 /// The terms that were bought.
-pub async fn version(
-    db: &mut sqlx::PgConnection,
-    id: i32,
-    version: i32,
-) -> Result<Plan, Error> {
+pub async fn version(db: &mut sqlx::PgConnection, id: i32, version: i32) -> Result<Plan, Error> {
     store::version(db, id, version).await?.ok_or(Error::NotFound("plan"))
 }
 

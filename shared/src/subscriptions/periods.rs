@@ -30,7 +30,11 @@ pub(super) enum Placement {
 /// Places a purchase that lasts `duration` (`None`: a pack) at `now`.
 ///
 /// Periods neither overlap nor leave a gap: what is live is followed, what has ended is not.
-pub(super) fn place(live: Option<Live>, duration: Option<Duration>, now: DateTime<Utc>) -> Placement {
+pub(super) fn place(
+    live: Option<Live>,
+    duration: Option<Duration>,
+    now: DateTime<Utc>,
+) -> Placement {
     let live = live.filter(|live| live.ends_at.is_none_or(|end| now < end));
     match (live, duration) {
         (Some(_), None) => Placement::Beside,

@@ -76,8 +76,7 @@ pub async fn view_in(
     customer_id: CustomerId,
     now: DateTime<Utc>,
 ) -> Result<View, Error> {
-    let mut view =
-        store::newest(db, customer_id, now).await?.ok_or(Error::NoSubscription)?;
+    let mut view = store::newest(db, customer_id, now).await?.ok_or(Error::NoSubscription)?;
     if view.status != Status::Canceled && !is_live(view.status, view.ends_at, now) {
         view.status = Status::Expired;
     }

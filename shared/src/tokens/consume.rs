@@ -6,9 +6,9 @@ use sha2::{Digest, Sha256};
 
 use super::ledger::{Entry, Request};
 use super::{Tokens, store};
+use crate::App;
 use crate::error::Error;
 use crate::ids::{CustomerId, EntryId};
-use crate::App;
 
 /// A wish to spend.
 #[derive(Debug, Clone)]
@@ -48,8 +48,7 @@ pub async fn consume(app: &App, wish: &Consume) -> Result<Consumed, Error> {
     let id = EntryId::new(now);
     let request = request(wish, id);
     let mut tx = app.db.begin().await?;
-    let mut account =
-        store::lock(&mut tx, wish.customer_id).await?.ok_or(Error::NoSubscription)?;
+    let mut account = store::lock(&mut tx, wish.customer_id).await?.ok_or(Error::NoSubscription)?;
     let earlier = store::find(&mut tx, wish.customer_id, &request).await?;
     if let Some(entry) = earlier {
         return replay(&entry, &request);
@@ -98,6 +97,10 @@ fn answer(entry: &Entry, is_replay: bool) -> Consumed {
 }
 
 /// Whether the customer may spend at `now`: the wire's `subscription_active`.
-pub(super) fn is_spendable(available: Tokens, until: Option<DateTime<Utc>>, now: DateTime<Utc>) -> bool {
+pub(super) fn is_spendable(
+    available: Tokens,
+    until: Option<DateTime<Utc>>,
+    now: DateTime<Utc>,
+) -> bool {
     available > Tokens::ZERO && until.is_none_or(|end| now < end)
 }

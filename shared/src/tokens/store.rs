@@ -4,10 +4,10 @@ use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
+use super::Tokens;
 use super::grant::{Access, NewLot};
 use super::ledger::{Account, Allocation, Entry, EntryKind, Lot, Request};
 use super::usage::Usage;
-use super::Tokens;
 use crate::error::Error;
 use crate::ids::{CustomerId, EntryId, GrantId, SubscriptionId};
 

@@ -3,8 +3,8 @@
 use chrono::{DateTime, Duration, Utc};
 use sqlx::PgConnection;
 
-use super::store::{self, Stored};
 use super::EventStatus;
+use super::store::{self, Stored};
 use crate::App;
 use crate::error::Error;
 use crate::gateways::{Gateway, GatewayError, GatewayEvent, Object};

@@ -61,7 +61,11 @@ async fn warn_of_conflict(app: &App, gateway: GatewayName, event_id: &str, body:
     match store::has_other_body(&app.db, gateway, event_id, body).await {
         Ok(false) => {}
         Ok(true) => {
-            tracing::error!(gateway = gateway.as_str(), event_id, "same event, other body; kept the first");
+            tracing::error!(
+                gateway = gateway.as_str(),
+                event_id,
+                "same event, other body; kept the first"
+            );
         }
         Err(error) => tracing::warn!(%error, "a repeated event was not compared"),
     }

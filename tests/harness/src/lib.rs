@@ -141,9 +141,10 @@ impl TestApp {
     /// The body of the simulator's event of that kind about this purchase.
     pub fn stripe_event(&self, purchase: &Value, kind: &str) -> Vec<u8> {
         let id = text(purchase, "transaction_id");
-        let found = self.simulator.events().into_iter().find(|event| {
-            event.kind == kind && String::from_utf8_lossy(&event.body).contains(id)
-        });
+        let found =
+            self.simulator.events().into_iter().find(|event| {
+                event.kind == kind && String::from_utf8_lossy(&event.body).contains(id)
+            });
         found.unwrap_or_else(|| panic!("no {kind} about {id}")).body.to_vec()
     }
 
@@ -230,8 +231,12 @@ pub async fn make_plans(app: &App) {
         duration_days: Some(30),
         is_recurring: true,
     };
-    let pro =
-        NewPlan { name: "Pro", price_minor: 4_000, tokens_included: Tokens(5_000), ..basic.clone() };
+    let pro = NewPlan {
+        name: "Pro",
+        price_minor: 4_000,
+        tokens_included: Tokens(5_000),
+        ..basic.clone()
+    };
     let pack = NewPlan {
         name: "Pack",
         price_minor: 1_000,

@@ -143,8 +143,7 @@ impl Api {
     /// Drops a token that was refused, unless another caller replaced it already.
     async fn forget(&self, refused: &SecretString) {
         let mut cached = self.token.lock().await;
-        let is_same =
-            |token: &Token| token.text.expose_secret() == refused.expose_secret();
+        let is_same = |token: &Token| token.text.expose_secret() == refused.expose_secret();
         if cached.as_ref().is_some_and(is_same) {
             *cached = None;
         }
@@ -156,9 +155,7 @@ fn refusal(status: StatusCode, body: &[u8]) -> GatewayError {
     let error = serde_json::from_slice::<ErrorBody>(body).ok();
     let debug_id = error.as_ref().and_then(|error| error.debug_id.clone()).unwrap_or_default();
     let code = error
-        .and_then(|error| {
-            error.details.into_iter().find_map(|detail| detail.issue).or(error.name)
-        })
+        .and_then(|error| error.details.into_iter().find_map(|detail| detail.issue).or(error.name))
         .unwrap_or_else(|| "unknown".to_owned());
     tracing::info!(%status, code, debug_id, "PayPal refused a call");
     match status.as_u16() {

@@ -38,8 +38,8 @@ pub(super) fn parse(payload: &[u8]) -> Result<GatewayEvent, MalformedEvent> {
         _ => return Ok(GatewayEvent::Ignored("of a kind that is not used")),
     };
     let resource = event.resource.ok_or_else(|| MalformedEvent("no resource".to_owned()))?;
-    let resource: Resource = serde_json::from_value(resource)
-        .map_err(|_| MalformedEvent("the resource".to_owned()))?;
+    let resource: Resource =
+        serde_json::from_value(resource).map_err(|_| MalformedEvent("the resource".to_owned()))?;
     let id = resource
         .id
         .filter(|id| is_id(id))

@@ -124,9 +124,7 @@ impl Verifier {
         if age < -MAX_FUTURE {
             return Err(Rejection::TimestampInFuture);
         }
-        let check = |chain: &Chain| {
-            chain.check(&self.roots, self.environment.signer_name(), now)
-        };
+        let check = |chain: &Chain| chain.check(&self.roots, self.environment.signer_name(), now);
         let chain = self.certificates.get(parts.cert_url, now, check).await?;
         let webhook_id = self.webhook_id.expose_secret();
         let crc = crc32fast::hash(body);

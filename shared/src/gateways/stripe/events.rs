@@ -78,9 +78,9 @@ pub(super) fn parse(
         return Ok(GatewayEvent::Ignored("of another account"));
     }
     let is_terminal = match event.kind.as_str() {
-        "payment_intent.succeeded" | "payment_intent.payment_failed" | "payment_intent.canceled" => {
-            true
-        }
+        "payment_intent.succeeded"
+        | "payment_intent.payment_failed"
+        | "payment_intent.canceled" => true,
         "payment_intent.processing" | "payment_intent.requires_action" => false,
         _ => return Ok(GatewayEvent::Ignored("of a kind that is not used")),
     };
@@ -96,8 +96,8 @@ pub(super) fn parse(
 }
 
 fn object(intent: Intent, livemode: bool, created: i64) -> Result<Object, MalformedEvent> {
-    let currency = Currency::parse(&intent.currency)
-        .map_err(|error| MalformedEvent(error.to_string()))?;
+    let currency =
+        Currency::parse(&intent.currency).map_err(|error| MalformedEvent(error.to_string()))?;
     let in_range = |minor: i64| (0..=MAX_MINOR).contains(&minor);
     if !in_range(intent.amount) || !in_range(intent.amount_received) {
         return Err(MalformedEvent("amount out of range".to_owned()));
