@@ -188,7 +188,6 @@ pub(crate) async fn method_not_allowed() -> Problem {
 }
 
 /// Answers for a handler that panicked.
-#[expect(clippy::needless_pass_by_value, reason = "the layer's signature")]
 pub(crate) fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
     tracing::error!("a handler panicked");
     internal().into_response()

@@ -29,7 +29,9 @@ pub(crate) async fn run(options: &Options) -> Done {
             json!({ "clean": is_clean, "invariants": findings.iter().map(row).collect::<Vec<_>>() }),
         );
     } else {
-        findings.iter().for_each(|finding| say(line(finding)));
+        for finding in &findings {
+            say(line(finding));
+        }
     }
     Ok(if is_clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

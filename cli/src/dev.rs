@@ -1,6 +1,7 @@
 //! `tollgate dev`: everything in one process, on a Postgres of its own.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -139,7 +140,10 @@ fn new_secret(path: &Path) -> std::io::Result<String> {
     use std::os::unix::fs::OpenOptionsExt as _;
     let mut random = [0; 16];
     std::fs::File::open("/dev/urandom")?.read_exact(&mut random)?;
-    let seed: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut seed = String::new();
+    for byte in random {
+        write!(seed, "{byte:02x}").expect("text grows");
+    }
     let mut options = std::fs::OpenOptions::new();
     let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
     file.write_all(seed.as_bytes())?;

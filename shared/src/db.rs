@@ -24,7 +24,7 @@ impl PoolSettings {
     pub const API: Self = Self { max_connections: 16, statement_timeout: Duration::from_secs(5) };
     /// For the worker: sweeps and roll-ups may take a minute.
     pub const WORKER: Self =
-        Self { max_connections: 16, statement_timeout: Duration::from_secs(60) };
+        Self { max_connections: 16, statement_timeout: Duration::from_mins(1) };
 }
 
 /// Why the schema could not be made.

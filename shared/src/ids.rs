@@ -50,7 +50,7 @@ macro_rules! id {
 macro_rules! made_by_us {
     ($($name:ident),+) => {
         $(impl $name {
-            /// A new id (UUIDv7) whose order is that of `now`, to the millisecond.
+            /// A new id (`UUIDv7`) whose order is that of `now`, to the millisecond.
             pub fn new(now: DateTime<Utc>) -> Self {
                 Self(new_v7(now))
             }
@@ -86,13 +86,13 @@ id!(
 made_by_us!(PaymentId, SubscriptionId, GrantId, EntryId, WebhookEventId);
 
 impl CustomerId {
-    /// The customer of the application's user `external_id`: UUIDv5, so no look-up is needed.
+    /// The customer of the application's user `external_id`: `UUIDv5`, so no look-up is needed.
     pub fn of(external_id: &str) -> Self {
         Self(Uuid::new_v5(&CUSTOMER_NAMESPACE, external_id.as_bytes()))
     }
 }
 
-/// UUIDv7 of `now` (RFC 9562 §5.7): milliseconds, then random bits.
+/// `UUIDv7` of `now` (RFC 9562 §5.7): milliseconds, then random bits.
 fn new_v7(now: DateTime<Utc>) -> Uuid {
     let seconds = u64::try_from(now.timestamp()).unwrap_or(0);
     Uuid::new_v7(Timestamp::from_unix(NoContext, seconds, now.timestamp_subsec_nanos()))

@@ -6,7 +6,6 @@
 
 // The gateways' objects have more fields than `json!` may nest by default.
 #![recursion_limit = "256"]
-#![expect(clippy::doc_markdown, reason = "PayPal is a name, not an identifier")]
 
 mod acts;
 mod calls;

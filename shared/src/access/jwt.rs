@@ -21,7 +21,7 @@ const MAX_TOKEN_BYTES: usize = 8 * 1024;
 
 /// The keys that tokens are checked with.
 pub struct Keys {
-    keys: Vec<(Algorithm, DecodingKey)>,
+    trusted: Vec<(Algorithm, DecodingKey)>,
     issuer: Option<String>,
     audience: Option<String>,
     id_claims: Vec<String>,
@@ -30,20 +30,20 @@ pub struct Keys {
 impl Keys {
     /// Reads the configured keys.
     pub fn new(settings: &Jwt) -> Result<Self, Errors> {
-        let mut keys = Vec::new();
+        let mut trusted = Vec::new();
         if let Some(secret) = &settings.hs256_secret {
             let key = DecodingKey::from_secret(secret.expose_secret().as_bytes());
-            keys.push((Algorithm::HS256, key));
+            trusted.push((Algorithm::HS256, key));
         }
         if let Some(pem) = &settings.public_key {
             let key = public_key(pem.as_bytes()).ok_or_else(|| {
                 let expected = "JWT_PUBLIC_KEY is not the PEM of an RSA, P-256 or Ed25519 key";
                 Errors(vec![expected.to_owned()])
             })?;
-            keys.push(key);
+            trusted.push(key);
         }
         Ok(Self {
-            keys,
+            trusted,
             issuer: settings.issuer.clone(),
             audience: settings.audience.clone(),
             id_claims: settings
@@ -59,7 +59,7 @@ impl Keys {
             return Err(Unauthenticated("too long"));
         }
         let header = decode_header(token).map_err(|_| Unauthenticated("header"))?;
-        let key = self.keys.iter().find(|(algorithm, _)| *algorithm == header.alg);
+        let key = self.trusted.iter().find(|(algorithm, _)| *algorithm == header.alg);
         let (algorithm, key) = key.ok_or(Unauthenticated("algorithm"))?;
         let validation = self.validation(*algorithm);
         let claims = decode::<Map<String, Value>>(token, key, &validation)

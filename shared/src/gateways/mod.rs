@@ -66,6 +66,7 @@ pub struct Captured {
 
 /// What a gateway says of one of its objects, in absolute terms: telling it twice changes nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "facts are independent of each other")]
 pub struct ObjectFacts {
     /// Money that arrived through it.
     pub captured: Option<Captured>,

@@ -57,33 +57,33 @@ mod tests {
         DateTime::from_timestamp(1_800_000_000, 0).unwrap() + Duration::days(days)
     }
 
-    fn live(ends: Option<i64>) -> Option<Live> {
-        Some(Live { id: SubscriptionId::new(at(0)), ends_at: ends.map(at) })
+    fn live(ends: Option<i64>) -> Live {
+        Live { id: SubscriptionId::new(at(0)), ends_at: ends.map(at) }
     }
 
     #[test]
     fn the_same_plan_again_starts_where_the_last_period_ends() {
-        let placed = place(live(Some(5)), Some(Duration::days(30)), at(1));
+        let placed = place(Some(live(Some(5))), Some(Duration::days(30)), at(1));
         assert_eq!(placed, Placement::Extend { starts_at: at(5), ends_at: at(35) });
     }
 
     #[test]
     fn what_has_ended_is_not_followed_not_even_in_its_last_instant() {
-        let placed = place(live(Some(5)), Some(Duration::days(30)), at(5));
+        let placed = place(Some(live(Some(5))), Some(Duration::days(30)), at(5));
         assert_eq!(placed, Placement::Open { starts_at: at(5), ends_at: at(35) });
     }
 
     #[test]
     fn a_pack_is_no_period() {
-        assert_eq!(place(live(Some(5)), None, at(1)), Placement::Beside);
-        assert_eq!(place(live(None), None, at(1)), Placement::Beside);
+        assert_eq!(place(Some(live(Some(5))), None, at(1)), Placement::Beside);
+        assert_eq!(place(Some(live(None)), None, at(1)), Placement::Beside);
         assert_eq!(place(None, None, at(1)), Placement::OpenEndless);
-        assert_eq!(place(live(Some(5)), None, at(6)), Placement::OpenEndless);
+        assert_eq!(place(Some(live(Some(5))), None, at(6)), Placement::OpenEndless);
     }
 
     #[test]
     fn a_plan_bought_over_a_pack_starts_now() {
-        let placed = place(live(None), Some(Duration::days(30)), at(1));
+        let placed = place(Some(live(None)), Some(Duration::days(30)), at(1));
         assert_eq!(placed, Placement::Extend { starts_at: at(1), ends_at: at(31) });
     }
 
@@ -95,9 +95,8 @@ mod tests {
             let mut end: Option<DateTime<Utc>> = None;
             for (wait, days) in buys {
                 now += Duration::days(wait);
-                let current = end.and_then(|end| {
-                    Some(Live { id: SubscriptionId::new(at(0)), ends_at: Some(end) })
-                });
+                let current =
+                    end.map(|end| Live { id: SubscriptionId::new(at(0)), ends_at: Some(end) });
                 let (starts_at, ends_at) = match place(current, Some(Duration::days(days)), now) {
                     Placement::Open { starts_at, ends_at }
                     | Placement::Extend { starts_at, ends_at } => (starts_at, ends_at),

@@ -107,7 +107,9 @@ async fn finish(app: &App, event: &Stored, outcome: Outcome) -> Result<(), Error
     let now = app.clock.now();
     let (status, error) = match outcome {
         Outcome::Settled(Settled::Booked(_) | Settled::ToCapture, job) => {
-            job.into_iter().for_each(|job| app.doorbell.ring(job));
+            if let Some(job) = job {
+                app.doorbell.ring(job);
+            }
             return Ok(());
         }
         Outcome::Settled(Settled::Mismatch(reason), _) | Outcome::Quarantined(reason) => {

@@ -49,9 +49,10 @@ pub async fn receive(
     };
     let id = WebhookEventId::new(wall_now());
     let stored = store::insert(&app.db, id, name, &event, body, app.clock.now()).await;
-    match stored.map_err(|error| Refusal::Unavailable(Error::from(error).to_string()))? {
-        true => app.doorbell.ring(Job::ProcessWebhookEvent { event_id: id, attempt: 0 }),
-        false => warn_of_conflict(app, name, &event.id, body).await,
+    if stored.map_err(|error| Refusal::Unavailable(Error::from(error).to_string()))? {
+        app.doorbell.ring(Job::ProcessWebhookEvent { event_id: id, attempt: 0 });
+    } else {
+        warn_of_conflict(app, name, &event.id, body).await;
     }
     Ok(())
 }

@@ -114,8 +114,8 @@ pub(super) fn create(turn: &mut Turn<'_>, mut params: Params) -> Result<Value, S
     let id = refund.id.clone();
     turn.effects.push(id.clone());
     turn.world.stripe.refunds.insert(refund.clone());
-    add_refunded(turn, &charge_id, amount);
     tell(turn, "refund.created", &refund, None);
+    add_refunded(turn, &charge_id, amount);
     if refund.status == "succeeded" {
         learn_reference(turn, &id);
     }

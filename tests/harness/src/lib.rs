@@ -145,7 +145,7 @@ impl TestApp {
             self.simulator.events().into_iter().find(|event| {
                 event.kind == kind && String::from_utf8_lossy(&event.body).contains(id)
             });
-        found.unwrap_or_else(|| panic!("no {kind} about {id}")).body.to_vec()
+        found.unwrap_or_else(|| panic!("no {kind} about {id}")).body
     }
 
     /// Signs a body as Stripe would and POSTs it.
@@ -251,7 +251,6 @@ pub async fn make_plans(app: &App) {
 }
 
 /// A client without a pool shared between tests.
-#[expect(clippy::disallowed_methods, reason = "a test has its own deadline")]
 pub fn client() -> Client {
     let _installed_before = rustls::crypto::ring::default_provider().install_default();
     Client::builder()

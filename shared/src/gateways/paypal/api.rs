@@ -16,7 +16,7 @@ use crate::gateways::stripe::{http_client, no_answer};
 const MAX_IN_FLIGHT: usize = 32;
 
 /// A token is fetched anew that long before it ends.
-const TOKEN_MARGIN: Duration = Duration::from_secs(300);
+const TOKEN_MARGIN: Duration = Duration::from_mins(5);
 
 /// PayPal's API by HTTP, with a cached access token.
 pub(super) struct Api {

@@ -37,22 +37,18 @@ const MAX_PEM_BYTES: usize = 64 * 1024;
 impl HttpsFetcher {
     /// Trusts `roots_pem` for TLS (the public authorities where it is `None`), and connects to
     /// `resolve` instead of asking DNS where that is set: both for development.
-    #[expect(clippy::disallowed_methods, reason = "here the timeout is set")]
     pub fn new(
         environment: Environment,
         roots_pem: Option<&str>,
         resolve: Option<SocketAddr>,
     ) -> Result<Self, String> {
         let mut roots = Vec::new();
-        match roots_pem {
-            Some(pem) => {
-                let pem = Certificate::from_pem_bundle(pem.as_bytes());
-                roots.extend(pem.map_err(|_| "is no PEM of certificates".to_owned())?);
-            }
-            None => {
-                let public = webpki_root_certs::TLS_SERVER_ROOT_CERTS;
-                roots.extend(public.iter().filter_map(|der| Certificate::from_der(der).ok()));
-            }
+        if let Some(pem) = roots_pem {
+            let pem = Certificate::from_pem_bundle(pem.as_bytes());
+            roots.extend(pem.map_err(|_| "is no PEM of certificates".to_owned())?);
+        } else {
+            let public = webpki_root_certs::TLS_SERVER_ROOT_CERTS;
+            roots.extend(public.iter().filter_map(|der| Certificate::from_der(der).ok()));
         }
         let mut builder = Client::builder()
             .https_only(true)

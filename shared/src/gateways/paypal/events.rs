@@ -8,7 +8,8 @@ use crate::gateways::{GatewayEvent, MalformedEvent, VerifiedEvent, is_storable};
 #[derive(Deserialize)]
 struct Event {
     id: String,
-    event_type: String,
+    #[serde(rename = "event_type")]
+    kind: String,
     resource: Option<serde_json::Value>,
 }
 
@@ -20,8 +21,8 @@ struct Resource {
 /// What must be known of an event to store it; `None` if the body is no event.
 pub(super) fn envelope(body: &[u8], delivery_id: Option<String>) -> Option<VerifiedEvent> {
     let event: Event = serde_json::from_slice(body).ok()?;
-    let is_usable = is_storable(&event.id) && is_storable(&event.event_type);
-    is_usable.then_some(VerifiedEvent { id: event.id, kind: event.event_type, delivery_id })
+    let is_usable = is_storable(&event.id) && is_storable(&event.kind);
+    is_usable.then_some(VerifiedEvent { id: event.id, kind: event.kind, delivery_id })
 }
 
 /// Translates a stored event into what to read: the body itself is never believed, for its
@@ -29,7 +30,7 @@ pub(super) fn envelope(body: &[u8], delivery_id: Option<String>) -> Option<Verif
 pub(super) fn parse(payload: &[u8]) -> Result<GatewayEvent, MalformedEvent> {
     let event: Event = serde_json::from_slice(payload)
         .map_err(|error| MalformedEvent(format!("column {}", error.column())))?;
-    let is_order = match event.event_type.as_str() {
+    let is_order = match event.kind.as_str() {
         "CHECKOUT.ORDER.APPROVED" | "CHECKOUT.ORDER.COMPLETED" => true,
         "PAYMENT.CAPTURE.COMPLETED"
         | "PAYMENT.CAPTURE.PENDING"

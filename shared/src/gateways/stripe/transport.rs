@@ -51,7 +51,6 @@ impl Transport {
 }
 
 /// An HTTP client for a gateway: 2 s to connect, 10 s in all, no redirects.
-#[expect(clippy::disallowed_methods, reason = "here the timeouts are set")]
 pub(crate) fn client() -> Client {
     Client::builder()
         .connect_timeout(Duration::from_secs(2))
