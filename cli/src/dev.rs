@@ -243,6 +243,7 @@ fn announce(
             "database_url": database.url("tollgate"),
             "customer": { "user_id": CUSTOMERS[0], "token": first },
             "jwt_secret": secrets.jwt,
+            "stripe_secret_key": SimulatorSettings::default().stripe_secret_key,
             "stripe_webhook_secret": secrets.stripe_webhook,
             "paypal_webhook_id": secrets.paypal_webhook_id,
         }));

@@ -40,8 +40,8 @@ async fn an_order_is_made_approved_and_captured() {
 
     let order = kit.order(&token).await;
     kit.simulator.approve_paypal(&order.id()).unwrap();
-    let approved = kit.paypal(&token, "GET", &format!("{ORDERS}/{}", order.id()), &Value::Null, "");
-    let approved = approved.await;
+    let path = format!("{ORDERS}/{}", order.id());
+    let approved = kit.paypal(&token, "GET", &path, &Value::Null, "").await;
     let path = format!("{ORDERS}/{}/capture", order.id());
     let captured = kit.paypal(&token, "POST", &path, &Value::Null, "capture-1").await;
 

@@ -154,3 +154,29 @@ fn refusal(status: StatusCode, body: &[u8]) -> GatewayError {
         _ => GatewayError::Refused { code },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use stripe_core::customer::{CreateCustomer, RetrieveCustomer, RetrieveCustomerReturned};
+
+    use super::*;
+
+    /// Run by `tests/clients/run`, which starts localstripe.
+    #[tokio::test]
+    #[ignore = "needs localstripe: tests/clients/run"]
+    #[expect(clippy::disallowed_methods, reason = "told by the script that starts localstripe")]
+    async fn our_transport_creates_and_reads_a_customer_at_localstripe() {
+        let _installed_before = rustls::crypto::ring::default_provider().install_default();
+        let base: Url = std::env::var("LOCALSTRIPE_URL").unwrap().parse().unwrap();
+        let transport = Transport::new(&base, "sk_test_12345".into());
+
+        let create = CreateCustomer::new().email("jenny@example.com");
+        let created = create.send(&transport.with_key("customer-1")).await.unwrap();
+        let read = RetrieveCustomer::new(created.id.clone());
+        let read = read.send(&transport.without_key()).await.unwrap();
+
+        let RetrieveCustomerReturned::Customer(read) = read else { panic!("it was deleted") };
+        assert_eq!(read.id, created.id);
+        assert_eq!(read.email.as_deref(), Some("jenny@example.com"));
+    }
+}
