@@ -5,5 +5,6 @@ mod access;
 mod crash;
 mod paypal;
 mod purchase;
+mod tidy;
 mod tokens;
 mod webhooks;

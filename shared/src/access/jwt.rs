@@ -123,3 +123,74 @@ fn public_key(pem: &[u8]) -> Option<(Algorithm, DecodingKey)> {
     let ed = || DecodingKey::from_ed_pem(pem).map(|key| (Algorithm::EdDSA, key));
     ed().or_else(|_| ec()).or_else(|_| rsa()).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use jsonwebtoken::{EncodingKey, Header, encode};
+    use serde_json::json;
+
+    use super::*;
+    use crate::clock::wall_now;
+
+    /// Throw-away keys of the tests.
+    const KEYS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/vectors/jwt_keys");
+
+    fn pem(name: &str) -> String {
+        std::fs::read_to_string(format!("{KEYS}/{name}.pem")).unwrap()
+    }
+
+    fn settings(public_key: Option<String>) -> Jwt {
+        Jwt { hs256_secret: None, public_key, issuer: None, audience: None, id_claim: None }
+    }
+
+    fn token(algorithm: Algorithm, key: &EncodingKey, more: &Value) -> String {
+        let mut claims = json!({ "sub": "u-1", "exp": wall_now().timestamp() + 600 });
+        claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        encode(&Header::new(algorithm), &claims, key).unwrap()
+    }
+
+    #[test]
+    fn each_kind_of_public_key_proves_its_own_algorithm_only() {
+        let ed = EncodingKey::from_ed_pem(pem("ed.private").as_bytes()).unwrap();
+        let ec = EncodingKey::from_ec_pem(pem("ec.private").as_bytes()).unwrap();
+        let rsa = EncodingKey::from_rsa_pem(pem("rsa.private").as_bytes()).unwrap();
+        let signers = [
+            ("ed", Algorithm::EdDSA, &ed),
+            ("ec", Algorithm::ES256, &ec),
+            ("rsa", Algorithm::RS256, &rsa),
+        ];
+        for (name, own, _) in &signers {
+            let keys = Keys::new(&settings(Some(pem(&format!("{name}.public"))))).unwrap();
+            for (_, algorithm, signer) in &signers {
+                let verdict = keys.verify(&token(*algorithm, signer, &json!({})));
+                assert_eq!(verdict.is_ok(), algorithm == own, "{name} {algorithm:?}");
+            }
+            // The public key's text as a shared secret: the classic confusion.
+            let text = EncodingKey::from_secret(pem(&format!("{name}.public")).as_bytes());
+            assert!(keys.verify(&token(Algorithm::HS256, &text, &json!({}))).is_err());
+        }
+        let keys = Keys::new(&settings(Some(pem("rsa.public")))).unwrap();
+        assert!(keys.verify(&token(Algorithm::RS512, &rsa, &json!({}))).is_err());
+        assert!(keys.verify(&token(Algorithm::PS256, &rsa, &json!({}))).is_err());
+    }
+
+    #[test]
+    fn audience_and_issuer_are_compared_when_configured() {
+        let ed = EncodingKey::from_ed_pem(pem("ed.private").as_bytes()).unwrap();
+        let keys = Keys::new(&Jwt {
+            issuer: Some("https://id.example.com".to_owned()),
+            audience: Some("tollgate".to_owned()),
+            ..settings(Some(pem("ed.public")))
+        })
+        .unwrap();
+        let is_good = |more: Value| keys.verify(&token(Algorithm::EdDSA, &ed, &more)).is_ok();
+        let issuer = "https://id.example.com";
+        assert!(is_good(json!({ "aud": "tollgate", "iss": issuer })));
+        assert!(is_good(json!({ "aud": ["other", "tollgate"], "iss": issuer })));
+        assert!(!is_good(json!({ "aud": "other", "iss": issuer })));
+        assert!(!is_good(json!({ "aud": "tollgate", "iss": "https://other.example.com" })));
+        assert!(!is_good(json!({ "aud": "tollgate" })));
+        assert!(!is_good(json!({ "iss": issuer })));
+        assert!(!is_good(json!({})));
+    }
+}
