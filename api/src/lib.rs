@@ -52,7 +52,7 @@ pub async fn serve(
         ended = served.into_future() => ended,
         () = async {
             // An error means that serving has ended, which the other branch tells.
-            let _stopping = is_stopping.wait_for(|is_stopping| *is_stopping).await;
+            drop(is_stopping.wait_for(|is_stopping| *is_stopping).await);
             tokio::time::sleep(DRAIN).await;
         } => {
             tracing::warn!("requests were still running when the time to stop was over");
