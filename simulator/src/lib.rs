@@ -16,6 +16,7 @@ mod delivery;
 mod faults;
 mod ids;
 mod journal;
+mod keep;
 mod money;
 mod pages;
 mod paypal;
@@ -74,6 +75,7 @@ pub struct SimEvent {
     /// Our payment's id, if the payment named one.
     pub payment_id: Option<String>,
     /// The bytes of the POST.
+    #[serde(with = "keep::text")]
     pub body: Vec<u8>,
 }
 
@@ -88,6 +90,19 @@ struct Inner {
     core: Arc<Core>,
     paypal_tls_addr: SocketAddr,
     tasks: Mutex<JoinSet<()>>,
+}
+
+impl Inner {
+    fn stop(&self) {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+        keep::save(&self.core);
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.stop();
+    }
 }
 
 impl Simulator {
@@ -115,7 +130,11 @@ impl Simulator {
         ));
         let stripe = stripe_routes(&core);
         let paypal = paypal_routes(&core);
+        keep::load(&core);
         let mut tasks = JoinSet::new();
+        if core.settings.state_file.is_some() {
+            tasks.spawn(keep::run(Arc::clone(&core)));
+        }
         tasks.spawn(server::serve(stripe_listener, None, stripe));
         tasks.spawn(server::serve(paypal_listener, None, paypal.clone()));
         tasks.spawn(server::serve(tls_listener, Some(tls), paypal));
@@ -124,9 +143,9 @@ impl Simulator {
         Ok(Simulator { inner: Arc::new(inner) })
     }
 
-    /// Stops serving and delivering at once; other handles find nobody there.
+    /// Stops serving and delivering at once; other handles find nobody there. Writes the state file.
     pub fn shutdown(&self) {
-        self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+        self.inner.stop();
     }
 
     /// Returns Stripe's base address, such as `http://127.0.0.1:12111`.

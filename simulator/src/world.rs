@@ -27,6 +27,8 @@ pub(crate) struct Core {
     pub(crate) mail: Notify,
     /// Rung when an attempt has ended.
     pub(crate) landed: Notify,
+    /// Held while the books are written to their file, so that two writers never mix.
+    pub(crate) pen: Mutex<()>,
     world: Mutex<World>,
 }
 
@@ -38,6 +40,8 @@ pub(crate) struct World {
     pub(crate) outbox: Outbox,
     pub(crate) faults: Faults,
     pub(crate) journal: Journal,
+    /// How many turns were taken: books that had none since need not be written again.
+    pub(crate) turns: u64,
 }
 
 /// Addresses and keys a [`Core`] is made with.
@@ -59,6 +63,7 @@ impl Core {
             outbox,
             faults: Faults::new(settings.seed),
             journal: Journal::default(),
+            turns: 0,
         };
         Core {
             settings,
@@ -69,6 +74,7 @@ impl Core {
             client: fittings.client,
             mail: Notify::new(),
             landed: Notify::new(),
+            pen: Mutex::new(()),
             world: Mutex::new(world),
         }
     }
@@ -81,6 +87,7 @@ impl Core {
     /// Takes a turn: `act` sees and changes the world at one instant, its events are posted after.
     pub(crate) fn turn<T>(&self, cause: Cause, act: impl FnOnce(&mut Turn<'_>) -> T) -> T {
         let mut world = self.world();
+        world.turns += 1;
         let now = self.clock.now();
         let mut turn = Turn { core: self, world: &mut world, now, cause, effects: Vec::new() };
         let result = act(&mut turn);

@@ -35,6 +35,7 @@ pub(crate) struct Capture {
     pub(crate) invoice_id: Option<String>,
     pub(crate) outcome: Outcome,
     pub(crate) refunded_minor: i64,
+    pub(super) refunds: Vec<String>,
 }
 
 impl Row for Capture {
@@ -44,11 +45,6 @@ impl Row for Capture {
 }
 
 impl Capture {
-    /// Returns whether the invoice is, or may yet be, paid by it.
-    pub(super) fn is_paid_or_pending(&self) -> bool {
-        self.outcome != Outcome::Declined
-    }
-
     pub(crate) fn status(&self) -> &'static str {
         match self.outcome {
             Outcome::Pending => "PENDING",
@@ -255,11 +251,13 @@ pub(super) fn take(turn: &mut Turn<'_>, order_id: &str, outcome: Outcome) {
         invoice_id: order.invoice_id.clone(),
         outcome,
         refunded_minor: 0,
+        refunds: Vec::new(),
     };
     let id = capture.id.clone();
     order.status = Status::Completed;
     order.updated_at = now;
     order.captures.push(id.clone());
+    turn.world.paypal.invoices.extend(capture.invoice_id.clone());
     turn.world.paypal.captures.insert(capture);
     turn.effects.push(id.clone());
     tell(turn, &id);
@@ -276,6 +274,10 @@ pub(crate) fn settle(turn: &mut Turn<'_>, id: &str, is_paid: bool) -> Result<(),
     }
     capture.outcome = if is_paid { Outcome::Completed } else { Outcome::Declined };
     capture.updated_at = now;
+    let invoice_id = capture.invoice_id.clone();
+    if let Some(invoice_id) = invoice_id.filter(|_| !is_paid) {
+        turn.world.paypal.invoices.remove(&invoice_id);
+    }
     tell(turn, id);
     Ok(())
 }
@@ -324,6 +326,7 @@ pub(super) fn refund(
     };
     let payment_id = capture.custom_id.clone();
     let refund_id = refund.id.clone();
+    capture.refunds.push(refund_id.clone());
     turn.effects.push(refund_id.clone());
     let shown = shown(inbound, refund.json(&turn.core.paypal_url));
     let summary = format!(

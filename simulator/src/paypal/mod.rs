@@ -10,6 +10,8 @@ mod orders;
 mod replays;
 pub(crate) mod signing;
 
+use std::collections::BTreeSet;
+
 use axum::http::{Method, StatusCode};
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
@@ -35,12 +37,21 @@ pub(crate) struct Books {
     pub(crate) orders: Table<Order>,
     pub(crate) captures: Table<Capture>,
     pub(crate) refunds: Table<Refund>,
+    /// Invoices that were or may yet be paid, for they are paid only once.
+    invoices: BTreeSet<String>,
     replays: Replays,
     #[serde(skip)]
     pub(crate) tokens: Tokens,
     /// What the next capture meets, whatever the payer chose.
     #[serde(skip)]
     pub(crate) next_funding: Option<Funding>,
+}
+
+impl Books {
+    /// Frees the request ids of calls that made nothing.
+    pub(crate) fn forget_unfinished(&mut self) {
+        self.replays.forget_unfinished();
+    }
 }
 
 /// A call that was understood.

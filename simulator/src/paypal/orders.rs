@@ -127,8 +127,9 @@ pub(super) fn json(turn: &Turn<'_>, order: &Order, base: &str) -> Value {
         let captures = order.captures.iter().filter_map(|id| books.captures.find(id));
         let captures: Vec<_> = captures.map(|capture| capture.json(turn, base)).collect();
         unit["payments"] = json!({ "captures": captures });
-        let refunds =
-            books.refunds.iter().filter(|refund| order.captures.contains(&refund.capture));
+        let refunds = order.captures.iter().filter_map(|id| books.captures.find(id));
+        let refunds = refunds.flat_map(|capture| &capture.refunds);
+        let refunds = refunds.filter_map(|id| books.refunds.find(id));
         let refunds: Vec<_> = refunds.map(|refund| refund.json(base)).collect();
         if !refunds.is_empty() {
             unit["payments"]["refunds"] = json!(refunds);
@@ -189,11 +190,7 @@ pub(super) fn tell(turn: &mut Turn<'_>, kind: &str, id: &str, summary: &str) {
 
 /// Refuses an invoice that was paid before.
 pub(super) fn check_invoice(turn: &Turn<'_>, invoice_id: Option<&str>) -> Result<(), PayPalError> {
-    let Some(invoice_id) = invoice_id else { return Ok(()) };
-    let paid = turn.world.paypal.captures.iter().any(|capture| {
-        capture.invoice_id.as_deref() == Some(invoice_id) && capture.is_paid_or_pending()
-    });
-    if paid {
+    if invoice_id.is_some_and(|id| turn.world.paypal.invoices.contains(id)) {
         let text = "Duplicate Invoice ID detected. To avoid a potential duplicate transaction your \
                     account setting requires that Invoice Id be unique for each transaction.";
         return Err(PayPalError::unprocessable("DUPLICATE_INVOICE_ID", text));
@@ -232,6 +229,11 @@ fn read(turn: &Turn<'_>, body: &Value) -> Result<Order, PayPalError> {
     }
     let unit = "/purchase_units/0";
     let source = body.pointer("/payment_source/paypal");
+    if source.is_some_and(|source| source.get("vault_id").is_some()) {
+        let text = "Charging a vaulted payment method is not simulated.";
+        let field = "/payment_source/paypal/vault_id";
+        return Err(PayPalError::unprocessable_field("PERMISSION_DENIED", field, text));
+    }
     // The older place of the addresses is still taken.
     let context = match source {
         Some(_) => "/payment_source/paypal/experience_context",

@@ -80,6 +80,11 @@ impl Replays {
         entry.made.clone().map(Some).ok_or_else(PayPalError::in_progress)
     }
 
+    /// Frees the request ids of calls that made nothing.
+    pub(super) fn forget_unfinished(&mut self) {
+        self.entries.retain(|_, entry| entry.made.is_some());
+    }
+
     /// Ends the first call with a request id: what it made is kept, a failure is forgotten.
     pub(super) fn end(&mut self, used: &Use, made: Option<String>) {
         match made {

@@ -3,9 +3,10 @@
 use serde_json::{Value, json};
 
 use super::cards::{AUTHENTICATION_FAILED, AUTHENTICATION_REQUIRED, Aftermath, Decline, Verdict};
+use super::charges::{Charge, Ending};
 use super::error::StripeError;
 use super::intents::{self, tell, unexpected};
-use super::objects::{Charge, Ending, PaymentMethod, Status};
+use super::objects::{PaymentMethod, Status};
 use super::{methods, refunds};
 use crate::ids;
 use crate::world::Turn;

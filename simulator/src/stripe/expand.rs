@@ -3,9 +3,10 @@
 use serde_json::Value;
 
 use super::Books;
+use super::charges::{Charge, Refund};
 use super::customers::Customer;
 use super::error::StripeError;
-use super::objects::{Charge, Intent, PaymentMethod, Refund};
+use super::objects::{Intent, PaymentMethod};
 
 /// Expands one dotted path; `data.` walks into a list's items.
 pub(super) fn expand(books: &Books, body: &mut Value, path: &str) -> Result<(), StripeError> {

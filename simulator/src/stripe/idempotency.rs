@@ -93,6 +93,11 @@ impl Keys {
         }
     }
 
+    /// Frees the keys of calls that have no answer.
+    pub(super) fn forget_unfinished(&mut self) {
+        self.entries.retain(|_, entry| entry.saved.is_some());
+    }
+
     /// Frees a key whose call did not begin to execute.
     pub(crate) fn forget(&mut self, key: &str) {
         self.entries.remove(key);

@@ -7,30 +7,10 @@ use super::error::StripeError;
 use super::form::{self, Metadata, Params};
 use super::lists::{Page, Span};
 use super::objects::{Intent, Status};
+use super::wishes::{self, Confirming, WITHOUT_EFFECT, Wishes};
 use super::{Books, refunds};
 use crate::ids;
-use crate::money;
 use crate::world::{News, Turn};
-
-/// The most that Stripe takes: eight digits.
-const LARGEST_AMOUNT: i64 = 99_999_999;
-
-/// The least that Stripe takes of a two-decimal currency; converted amounts are near enough.
-const SMALLEST_AMOUNT: i64 = 50;
-
-/// Parameters that are accepted and change nothing here.
-const WITHOUT_EFFECT: &[&str] = &[
-    "allowed_payment_method_types",
-    "confirmation_method",
-    "error_on_requires_action",
-    "mandate",
-    "mandate_data",
-    "payment_method_options",
-    "payment_method_configuration",
-    "radar_options",
-    "shipping",
-    "use_stripe_sdk",
-];
 
 /// Finds an intent named in the path.
 pub(super) fn find<'a>(books: &'a Books, id: &str) -> Result<&'a Intent, StripeError> {
@@ -44,119 +24,19 @@ pub(super) fn tell(turn: &mut Turn<'_>, kind: &str, id: &str) {
     turn.tell_stripe(news);
 }
 
-/// What one may say of an intent when making or changing it.
-struct Wishes {
-    amount: Option<i64>,
-    currency: Option<String>,
-    customer: Option<String>,
-    description: Option<String>,
-    metadata: Option<Metadata>,
-    receipt_email: Option<String>,
-    setup_future_usage: Option<&'static str>,
-    statement_descriptor: Option<String>,
-    statement_descriptor_suffix: Option<String>,
-    payment_method: Option<String>,
-    types: Vec<String>,
-}
-
-impl Wishes {
-    fn take(turn: &Turn<'_>, params: &mut Params) -> Result<Self, StripeError> {
-        let wishes = Wishes {
-            amount: params.integer("amount")?,
-            currency: params.text("currency")?.map(|currency| currency.to_lowercase()),
-            customer: params.text("customer")?,
-            description: params.text("description")?,
-            metadata: params.metadata()?,
-            receipt_email: params.text("receipt_email")?,
-            setup_future_usage: params
-                .one_of("setup_future_usage", &["off_session", "on_session"])?,
-            statement_descriptor: params.text("statement_descriptor")?,
-            statement_descriptor_suffix: params.text("statement_descriptor_suffix")?,
-            payment_method: params.text("payment_method")?,
-            types: params.list("payment_method_types")?,
-        };
-        if let Some(customer) = &wishes.customer {
-            let known = turn.world.stripe.customers.find(customer);
-            if known.is_none_or(|customer| customer.is_deleted) {
-                return Err(StripeError::missing("customer", customer, "customer"));
-            }
-        }
-        Ok(wishes)
-    }
-}
-
-/// Refuses what Stripe would not charge.
-fn check_amount(amount: i64, currency: &str) -> Result<(), StripeError> {
-    let Some(decimals) = money::stripe_decimals(currency) else {
-        let text = format!("Invalid currency: {currency}. Stripe does not support this currency.");
-        return Err(StripeError::invalid(text).param("currency"));
-    };
-    let smallest = if decimals == 3 { SMALLEST_AMOUNT * 10 } else { SMALLEST_AMOUNT };
-    let refuse = |code, text: &str| Err(StripeError::invalid(text).code(code).param("amount"));
-    if amount < 1 {
-        refuse("parameter_invalid_integer", "This value must be greater than or equal to 1.")
-    } else if amount < smallest {
-        refuse("amount_too_small", "Amount must convert to at least 50 cents.")
-    } else if amount > LARGEST_AMOUNT {
-        refuse("amount_too_large", "Amount must be no more than $999,999.99")
-    } else if amount % money::stripe_step(currency) != 0 {
-        let text = "The last digits of an amount in this currency must be 0.";
-        refuse("parameter_invalid_integer", text)
-    } else {
-        Ok(())
-    }
-}
-
-/// Takes `automatic_payment_methods`; gives its `allow_redirects`, or `None` if it is switched off.
-fn automatic(params: &mut Params, has_types: bool) -> Result<Option<String>, StripeError> {
-    let Some(mut map) = params.map("automatic_payment_methods")? else {
-        return Ok((!has_types).then(|| "always".into()));
-    };
-    let enabled = map.boolean("enabled")?;
-    let redirects = map.one_of("allow_redirects", &["always", "never"])?;
-    map.finish()?;
-    let enabled =
-        enabled.ok_or_else(|| StripeError::missing_param("automatic_payment_methods[enabled]"))?;
-    if enabled && has_types {
-        let text = "You may only specify one of these parameters: automatic_payment_methods, \
-                    payment_method_types.";
-        return Err(StripeError::invalid(text));
-    }
-    Ok(enabled.then(|| redirects.unwrap_or("always").into()))
-}
-
-/// What a confirmation was asked with.
-struct Confirming {
-    off_session: bool,
-    return_url: Option<String>,
-}
-
-fn confirming(params: &mut Params) -> Result<Confirming, StripeError> {
-    // Stripe also takes one_off and recurring here.
-    let off_session = match params.text("off_session")?.as_deref() {
-        None | Some("false") => false,
-        Some("true" | "one_off" | "recurring") => true,
-        Some(other) => {
-            let text = format!("Invalid off_session: {other}");
-            return Err(StripeError::invalid(text).param("off_session"));
-        }
-    };
-    Ok(Confirming { off_session, return_url: params.text("return_url")? })
-}
-
 /// `POST /v1/payment_intents`
 pub(super) fn create(turn: &mut Turn<'_>, mut params: Params) -> Result<Value, StripeError> {
     params.ignore(WITHOUT_EFFECT);
     let wishes = Wishes::take(turn, &mut params)?;
-    let automatic = automatic(&mut params, !wishes.types.is_empty())?;
+    let automatic = wishes::automatic(&mut params, !wishes.types.is_empty())?;
     let capture_method =
         params.one_of("capture_method", &["automatic", "automatic_async", "manual"])?;
     let confirm = params.boolean("confirm")?.unwrap_or(false);
-    let how = confirming(&mut params)?;
+    let how = wishes::confirming(&mut params)?;
     params.finish()?;
     let amount = wishes.amount.ok_or_else(|| StripeError::missing_param("amount"))?;
     let currency = wishes.currency.ok_or_else(|| StripeError::missing_param("currency"))?;
-    check_amount(amount, &currency)?;
+    wishes::check_amount(amount, &currency)?;
     if how.off_session && !confirm {
         let text = "You can only set `off_session` when `confirm` is true.";
         return Err(StripeError::invalid(text).param("off_session"));
@@ -166,7 +46,7 @@ pub(super) fn create(turn: &mut Turn<'_>, mut params: Params) -> Result<Value, S
         return Err(StripeError::invalid(text).param("return_url"));
     }
     if confirm {
-        check_return_url(automatic.as_deref(), &how)?;
+        wishes::check_return_url(automatic.as_deref(), &how)?;
     }
     let id = ids::stripe("pi");
     let mut metadata = Metadata::new();
@@ -221,20 +101,6 @@ fn finish_creating(
     confirm::confirm(turn, id, &Attempt { payment_method: None, off_session, return_url })
 }
 
-/// A browser may be sent away and needs to know where to come back to.
-fn check_return_url(automatic: Option<&str>, how: &Confirming) -> Result<(), StripeError> {
-    if automatic == Some("always") && how.return_url.is_none() && !how.off_session {
-        let text = "This PaymentIntent is configured to accept payment methods enabled in your \
-                    Dashboard. Because some of these payment methods might redirect your customer \
-                    off of your page, you must provide a `return_url`. If you don't want to accept \
-                    redirect-based payment methods, set `automatic_payment_methods[enabled]` to \
-                    `true` and `automatic_payment_methods[allow_redirects]` to `never` when \
-                    creating Setup Intents and Payment Intents.";
-        return Err(StripeError::invalid(text).param("return_url"));
-    }
-    Ok(())
-}
-
 /// `GET /v1/payment_intents/{id}`
 pub(super) fn fetch(turn: &Turn<'_>, id: &str, mut params: Params) -> Result<Value, StripeError> {
     let secret = params.text("client_secret")?;
@@ -284,7 +150,7 @@ pub(super) fn update(
     }
     let amount = wishes.amount.unwrap_or(intent.amount);
     let currency = wishes.currency.unwrap_or_else(|| intent.currency.clone());
-    check_amount(amount, &currency)?;
+    wishes::check_amount(amount, &currency)?;
     let intent = turn.world.stripe.intents.find_mut(id).expect("it was found before");
     intent.amount = amount;
     intent.currency = currency;
@@ -337,13 +203,13 @@ pub(super) fn confirm(
         payment_method: params.text("payment_method")?,
         types: Vec::new(),
     };
-    let how = confirming(&mut params)?;
+    let how = wishes::confirming(&mut params)?;
     params.finish()?;
     let intent = find(&turn.world.stripe, id)?;
     if secret.as_ref().is_some_and(|secret| *secret != intent.client_secret) {
         return Err(StripeError::missing("payment_intent", id, "intent"));
     }
-    check_return_url(intent.automatic.as_deref(), &how)?;
+    wishes::check_return_url(intent.automatic.as_deref(), &how)?;
     let intent = turn.world.stripe.intents.find_mut(id).expect("it was found before");
     replace(&mut intent.setup_future_usage, wishes.setup_future_usage.map(str::to_owned));
     replace(&mut intent.receipt_email, wishes.receipt_email);

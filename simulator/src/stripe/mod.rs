@@ -1,6 +1,7 @@
 //! Stripe's API: who calls, what is asked, and the way to the operation.
 
 mod cards;
+mod charges;
 mod confirm;
 mod customers;
 mod error;
@@ -14,6 +15,7 @@ mod methods;
 mod objects;
 mod refunds;
 pub(crate) mod signing;
+mod wishes;
 
 use axum::http::{Method, StatusCode};
 use base64::Engine;
@@ -21,10 +23,11 @@ use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use self::charges::{Charge, Refund};
 use self::customers::Customer;
 use self::form::Params;
 use self::idempotency::{Begun, Keys};
-use self::objects::{Charge, Intent, PaymentMethod, Refund};
+use self::objects::{Intent, PaymentMethod};
 use crate::calls::{Answer, Dialect, Fate, Inbound, Payload};
 use crate::table::Table;
 use crate::world::{Core, Turn};
@@ -45,6 +48,13 @@ pub(crate) struct Books {
     pub(crate) customers: Table<Customer>,
     pub(crate) methods: Table<PaymentMethod>,
     keys: Keys,
+}
+
+impl Books {
+    /// Frees the keys of calls that have no answer.
+    pub(crate) fn forget_unfinished(&mut self) {
+        self.keys.forget_unfinished();
+    }
 }
 
 /// How a call may act.

@@ -3,11 +3,11 @@
 use serde_json::Value;
 
 use super::cards::Aftermath;
+use super::charges::{Charge, Refund};
 use super::error::StripeError;
 use super::form::{self, Metadata, Params};
 use super::intents;
 use super::lists::{Page, Span};
-use super::objects::{Charge, Refund};
 use crate::ids;
 use crate::world::{News, Turn};
 

@@ -1,5 +1,6 @@
 //! Events on their way to an endpoint.
 
+use std::fmt::Write;
 use std::time::Duration;
 
 use hmac::{Hmac, KeyInit, Mac};
@@ -20,8 +21,10 @@ fn is_signed(received: &Received, secret: &str) -> bool {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("any length is a key");
     mac.update(format!("{time}.").as_bytes());
     mac.update(&received.body);
-    let expected: String =
-        mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    let expected = mac.finalize().into_bytes().iter().fold(String::new(), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    });
     fields.any(|(name, value)| name == "v1" && value == expected)
 }
 
@@ -115,6 +118,33 @@ async fn a_test_can_post_an_event_itself() {
 
     assert_eq!(event.gateway, Gateway::Stripe);
     assert!(is_signed(&Received { headers, body: event.body.into() }, "whsec_simulator"));
+}
+
+#[tokio::test]
+async fn a_second_start_knows_what_the_first_one_kept() {
+    let folder = std::env::temp_dir().join(format!("simulator-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let state_file = Some(folder.join("state.json"));
+    let first = Kit::start_with(Settings { state_file: state_file.clone(), ..quick() }).await;
+    first.simulator.set_webhook_urls(Some("http://127.0.0.1:9/".into()), None);
+    let id = first.paid_intent().await;
+    let order = first.order(&first.token().await).await.id();
+    let form = [("amount", "1099"), ("currency", "usd")];
+    first.post_with_key("/v1/payment_intents", &form, "key").await;
+    let events = first.simulator.events();
+    drop(first);
+
+    let second = Kit::start_with(Settings { state_file, ..quick() }).await;
+    let endpoint = second.endpoint(&[]).await;
+
+    assert_eq!(second.get(&format!("/v1/payment_intents/{id}")).await.body["status"], "succeeded");
+    assert_eq!(second.order(&second.token().await).await.id(), order);
+    assert_eq!(second.simulator.events(), events);
+    let again = second.post_with_key("/v1/payment_intents", &form, "key").await;
+    assert_eq!(again.header("idempotent-replayed"), "true");
+    endpoint.first("payment_intent.succeeded").await;
+    drop(second);
+    std::fs::remove_dir_all(folder).unwrap();
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! The simulator, over HTTP, as the product meets it.
 
+#![expect(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
+
 mod deliveries;
 mod faults;
 mod kit;

@@ -6,15 +6,15 @@ use simulator::Fault;
 use crate::kit::{Kit, until};
 
 async fn read(kit: &Kit, url: &str) -> (u16, String) {
-    let response = kit.client.get(url).send().await.unwrap();
-    (response.status().as_u16(), response.text().await.unwrap())
+    let response = kit.client.get(url).send().await.expect("a page");
+    (response.status().as_u16(), response.text().await.expect("text"))
 }
 
 async fn submit(kit: &Kit, url: &str, form: &[(&str, &str)]) -> (u16, String, String) {
-    let response = kit.client.post(url).form(form).send().await.unwrap();
-    let location = response.headers().get("location").map(|value| value.to_str().unwrap());
+    let response = kit.client.post(url).form(form).send().await.expect("a page");
+    let location = response.headers().get("location").map(|value| value.to_str().expect("text"));
     let location = location.unwrap_or_default().to_owned();
-    (response.status().as_u16(), location, response.text().await.unwrap())
+    (response.status().as_u16(), location, response.text().await.expect("text"))
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ const ORDERS: &str = "/v2/checkout/orders";
 
 #[tokio::test]
 async fn a_token_is_given_only_for_our_credentials_and_ends_in_time() {
-    let lifetime = Duration::from_secs(600);
+    let lifetime = Duration::from_mins(10);
     let settings = Settings { paypal_token_lifetime: lifetime, ..Settings::default() };
     let kit = Kit::start_with(settings).await;
     let url = format!("{}/v1/oauth2/token", kit.simulator.paypal_url());
@@ -200,10 +200,10 @@ async fn a_pending_capture_ends_completed_or_denied() {
         let order = kit.paypal(&token, "POST", ORDERS, &kit::order(payment), payment).await.id();
         kit.simulator.approve_paypal_with(&order, Funding::Pending).unwrap();
         let path = format!("{ORDERS}/{order}/capture");
-        let captured = kit.paypal(&token, "POST", &path, &Value::Null, "").await;
-        let capture = &captured.body["purchase_units"][0]["payments"]["captures"][0];
-        assert_eq!((captured.status, capture["status"].as_str()), (201, Some("PENDING")));
-        captures.push(capture_id(&captured.body));
+        let answer = kit.paypal(&token, "POST", &path, &Value::Null, "").await;
+        let capture = &answer.body["purchase_units"][0]["payments"]["captures"][0];
+        assert_eq!((answer.status, capture["status"].as_str()), (201, Some("PENDING")));
+        captures.push(capture_id(&answer.body));
     }
 
     kit.simulator.settle_paypal(&captures[0], true).unwrap();
@@ -326,8 +326,8 @@ async fn events_are_listed_read_and_sent_again() {
     let id = one.body["events"][0]["id"].as_str().unwrap();
     let read = kit.paypal(&token, "GET", &format!("{events}/{id}"), &Value::Null, "").await;
     let endpoint = kit.endpoint(&[]).await;
-    let resend = format!("{events}/{id}/resend");
-    let resent = kit.paypal(&token, "POST", &resend, &json!({}), "").await;
+    let path = format!("{events}/{id}/resend");
+    let resent = kit.paypal(&token, "POST", &path, &json!({}), "").await;
 
     assert_eq!(all.body["count"], 3);
     assert_eq!(one.body["count"], 1);
