@@ -38,6 +38,9 @@ pub(crate) struct Options {
     data_dir: Option<PathBuf>,
 }
 
+/// Where the replaced system listened.
+const FIRST_PORT: u16 = 8000;
+
 /// Looked at from 8000 upwards when no port was asked for.
 const PORTS_TRIED: u16 = 50;
 
@@ -104,7 +107,7 @@ async fn listen(port: Option<u16>) -> std::io::Result<TcpListener> {
     if let Some(port) = port {
         return TcpListener::bind(("127.0.0.1", port)).await;
     }
-    for port in 8000..8000 + PORTS_TRIED {
+    for port in FIRST_PORT..FIRST_PORT + PORTS_TRIED {
         if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)).await {
             return Ok(listener);
         }
@@ -249,10 +252,16 @@ fn announce(
         }));
         return Ok(());
     }
+    let is_moved = options.port.is_none() && address.port() != FIRST_PORT;
+    let moved = if is_moved {
+        " Port 8000 is taken: the API listens on the next that is free."
+    } else {
+        ""
+    };
     let stripe = simulator.stripe_url().trim_end_matches('/');
     let paypal = simulator.paypal_url().trim_end_matches('/');
     say(format!(
-        "Tollgate runs.  Ctrl-C ends it.
+        "Tollgate runs.  Ctrl-C ends it.{moved}
 
   API         {api}/
   Stripe      {stripe}/   (simulated; lists its payments)
