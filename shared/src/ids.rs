@@ -82,8 +82,29 @@ id!(
     /// A webhook event in our inbox.
     WebhookEventId
 );
+id!(
+    /// A refund; also our idempotency key at the gateway.
+    RefundId
+);
+id!(
+    /// A dispute, as we keep it.
+    DisputeId
+);
+id!(
+    /// A saved payment method, as we name it.
+    PaymentMethodId
+);
 
-made_by_us!(PaymentId, SubscriptionId, GrantId, EntryId, WebhookEventId);
+made_by_us!(
+    PaymentId,
+    SubscriptionId,
+    GrantId,
+    EntryId,
+    WebhookEventId,
+    RefundId,
+    DisputeId,
+    PaymentMethodId
+);
 
 impl CustomerId {
     /// The customer of the application's user `external_id`: `UUIDv5`, so no look-up is needed.

@@ -6,9 +6,8 @@ use chrono::{DateTime, Utc};
 
 use super::{
     Gateway, GatewayError, GatewayEvent, IntentRequest, MalformedEvent, Next, Object, ObjectFacts,
-    VerifiedEvent, WebhookRejected,
+    RefundRequest, RefundState, RefundStatus, VerifiedEvent, WebhookRejected,
 };
-use crate::ids::PaymentId;
 
 /// Bank transfer and the like: pending until confirmed; it has no webhooks and nothing to read.
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +26,9 @@ impl Gateway for Manual {
             is_ours: true,
             facts: ObjectFacts::default(),
             next: Next::Nothing,
+            gateway_customer: None,
+            saved_method: None,
+            intent: None,
         })
     }
 
@@ -34,12 +36,17 @@ impl Gateway for Manual {
         Err(NOBODY)
     }
 
-    async fn object_of_capture(&self, _capture_id: &str) -> Result<String, GatewayError> {
-        Err(NOBODY)
-    }
-
-    async fn capture(&self, _id: &str, _payment_id: PaymentId) -> Result<Object, GatewayError> {
-        Err(NOBODY)
+    /// The operator sends the money back himself before he books it here.
+    async fn refund(&self, request: &RefundRequest) -> Result<RefundState, GatewayError> {
+        Ok(RefundState {
+            id: request.refund_id.to_string(),
+            capture: request.capture.clone(),
+            amount: request.amount,
+            status: RefundStatus::Succeeded,
+            names_refund: Some(request.refund_id.to_string()),
+            is_ours: true,
+            failure_code: None,
+        })
     }
 
     async fn verify_webhook(

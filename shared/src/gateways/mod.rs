@@ -3,17 +3,18 @@
 pub mod manual;
 pub mod paypal;
 pub mod stripe;
+mod words;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use axum::http::HeaderMap;
 use chrono::{DateTime, Utc};
-use secrecy::SecretString;
 
 use crate::config::{Config, Errors};
 use crate::ids::PaymentId;
-use crate::money::Money;
+
+pub use words::*;
 
 /// A gateway, as stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, sqlx::Type)]
@@ -38,153 +39,13 @@ impl GatewayName {
     }
 }
 
-/// What to collect.
-#[derive(Debug, Clone)]
-pub struct IntentRequest {
-    /// Our id: the idempotency key, and the gateway object's metadata.
-    pub payment_id: PaymentId,
-    /// How much.
-    pub amount: Money,
-    /// What the payer reads.
-    pub description: String,
-    /// Where the payer's browser comes back to after approving.
-    pub return_url: String,
-    /// Where it comes back to after cancelling.
-    pub cancel_url: String,
-}
-
-/// Money that arrived.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Captured {
-    /// How much.
-    pub amount: Money,
-    /// Stripe's charge or PayPal's capture.
-    pub capture_id: Option<String>,
-    /// When the gateway says so, or when we learned of it.
-    pub at: DateTime<Utc>,
-}
-
-/// What a gateway says of one of its objects, in absolute terms: telling it twice changes nothing.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "facts are independent of each other")]
-pub struct ObjectFacts {
-    /// Money that arrived through it.
-    pub captured: Option<Captured>,
-    /// A charge was declined. Not the end: the payer may try another card.
-    pub is_declined: bool,
-    /// It can collect nothing any more.
-    pub is_voided: bool,
-    /// Money is under way.
-    pub is_processing: bool,
-    /// PayPal: the buyer approved, the capture is ours to make.
-    pub is_approved: bool,
-    /// Why it was declined, for the customer.
-    pub failure: Option<String>,
-}
-
-/// How the payer goes on.
-#[derive(Debug, Clone)]
-pub enum Next {
-    /// The front end confirms with this secret. Never stored, never logged.
-    ClientSecret(SecretString),
-    /// The payer's browser goes there.
-    Approve(String),
-    /// He follows instructions, or there is nothing left to do.
-    Nothing,
-}
-
-/// A gateway's object (intent, order) that may pay one payment.
-#[derive(Debug, Clone)]
-pub struct Object {
-    /// The gateway's id.
-    pub id: String,
-    /// How much it asks.
-    pub amount: Money,
-    /// The payment that it names: a hint, never proof.
-    pub names_payment: Option<String>,
-    /// Whether it is paid to us, in the mode that is configured.
-    pub is_ours: bool,
-    /// What happened to it.
-    pub facts: ObjectFacts,
-    /// How the payer goes on.
-    pub next: Next,
-}
-
-/// Why a gateway call did not give an answer.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum GatewayError {
-    /// Outcome unknown: try again with the same key.
-    #[error("no answer: {0}")]
-    Unavailable(String),
-    /// A definite refusal; trying again changes nothing.
-    #[error("refused: {code}")]
-    Refused {
-        /// The gateway's own code.
-        code: String,
-    },
-    /// Our keys are wrong or not set.
-    #[error("not configured: {0}")]
-    Misconfigured(&'static str),
-    /// The answer was not what was asked for.
-    #[error("unusable answer: {0}")]
-    Malformed(String),
-}
-
-impl GatewayError {
-    /// Whether the same call may succeed later.
-    pub const fn is_temporary(&self) -> bool {
-        match self {
-            Self::Unavailable(_) | Self::Malformed(_) | Self::Misconfigured(_) => true,
-            Self::Refused { .. } => false,
-        }
-    }
-}
-
-/// A webhook body that the gateway proved to have sent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VerifiedEvent {
-    /// The gateway's id of the event.
-    pub id: String,
-    /// The gateway's word for what happened.
-    pub kind: String,
-    /// PayPal's transmission id: one signature may bring in one body only.
-    pub delivery_id: Option<String>,
-}
-
-/// Why a webhook was not accepted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum WebhookRejected {
-    /// 400: not proven to come from the gateway. The reason is for the log.
-    Invalid(String),
-    /// 400 with an alert: proven, but not an event we can read.
-    Unparsable,
-    /// 503: could not be checked now; the gateway tries again.
-    Unavailable(String),
-}
-
-/// What a stored event says, in our words.
-#[derive(Debug, Clone)]
-pub enum GatewayEvent {
-    /// A signed snapshot of an object, believed once it equals ours.
-    Snapshot(Box<Object>),
-    /// Something happened to this object: read it.
-    ReadObject(String),
-    /// Something happened to this capture: read it to learn its object.
-    ReadCapture(String),
-    /// Of no use to us.
-    Ignored(&'static str),
-}
-
-/// A stored event that cannot be read: it needs a person.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the event cannot be read: {0}")]
-pub struct MalformedEvent(pub String);
-
 /// A company that moves money for us.
 ///
-/// Calls carry our own id as the idempotency key, so every method may be repeated after any error:
-/// the gateway answers as it did the first time. `Err` means "unknown", save for
-/// [`GatewayError::Refused`].
+/// Calls that change something carry an id of ours as the gateway's idempotency key, so every
+/// method may be repeated after any error: the gateway answers as it did the first time, or as the
+/// thing stands by now. [`GatewayError`] says which errors leave the outcome unknown.
+///
+/// What a gateway does not offer is [`GatewayError::Misconfigured`].
 #[async_trait]
 pub trait Gateway: Send + Sync {
     /// Opens an object to collect `request.amount`; the payer finishes it at the gateway.
@@ -194,10 +55,123 @@ pub trait Gateway: Send + Sync {
     async fn fetch_intent(&self, id: &str) -> Result<Object, GatewayError>;
 
     /// The object that a capture belongs to, where the gateway's events name only the capture.
-    async fn object_of_capture(&self, capture_id: &str) -> Result<String, GatewayError>;
+    async fn object_of_capture(&self, _capture_id: &str) -> Result<String, GatewayError> {
+        Err(NOT_OFFERED)
+    }
 
     /// Takes the money of an approved object. A gateway that captures by itself only reads it.
-    async fn capture(&self, id: &str, payment_id: PaymentId) -> Result<Object, GatewayError>;
+    ///
+    /// `attempt` counts the captures of this object that were definitely declined before.
+    async fn capture(
+        &self,
+        id: &str,
+        _payment_id: PaymentId,
+        _attempt: u32,
+    ) -> Result<Object, GatewayError> {
+        self.fetch_intent(id).await
+    }
+
+    /// Makes sure that the object collects nothing any more, and says how it stands after: voided,
+    /// or captured or under way if the payer was quicker.
+    async fn cancel_intent(
+        &self,
+        id: &str,
+        _payment_id: PaymentId,
+    ) -> Result<Object, GatewayError> {
+        self.fetch_intent(id).await
+    }
+
+    /// Charges a saved method while the customer is away. A decline is an answer: the object then
+    /// is declined, with its code.
+    async fn charge_saved(&self, _request: &SavedCharge) -> Result<Object, GatewayError> {
+        Err(NOT_OFFERED)
+    }
+
+    /// Sends money back. `Ok` may be pending.
+    async fn refund(&self, request: &RefundRequest) -> Result<RefundState, GatewayError>;
+
+    /// Where a refund stands now.
+    async fn fetch_refund(&self, _id: &str) -> Result<RefundState, GatewayError> {
+        Err(NOT_OFFERED)
+    }
+
+    /// All refunds of a capture, whoever made them.
+    async fn refunds_of(&self, _capture: &CaptureRef) -> Result<Vec<RefundState>, GatewayError> {
+        Ok(Vec::new())
+    }
+
+    /// Where a dispute stands now.
+    async fn fetch_dispute(&self, _id: &str) -> Result<DisputeState, GatewayError> {
+        Err(NOT_OFFERED)
+    }
+
+    /// All disputes and reversals of a capture.
+    async fn disputes_of(&self, _capture: &CaptureRef) -> Result<Vec<DisputeState>, GatewayError> {
+        Ok(Vec::new())
+    }
+
+    /// Money that the payer's bank or the gateway took back without a refund of ours
+    /// (PayPal's reversal), by the id its event names.
+    async fn fetch_reversal(
+        &self,
+        _id: &str,
+        _capture_id: &str,
+    ) -> Result<DisputeState, GatewayError> {
+        Err(NOT_OFFERED)
+    }
+
+    /// Makes the gateway's own record of a customer, whom saved methods hang on; returns its id.
+    async fn create_customer(&self, _request: &CustomerRequest) -> Result<String, GatewayError> {
+        Err(NOT_OFFERED)
+    }
+
+    /// Begins to save a payment method without a purchase; the customer finishes it there.
+    async fn begin_setup(&self, _request: &SetupRequest) -> Result<Setup, GatewayError> {
+        Err(NOT_OFFERED)
+    }
+
+    /// The method that a finished setup saved; `None` while the customer has not finished it.
+    async fn finish_setup(&self, _setup_id: &str) -> Result<Option<SavedMethod>, GatewayError> {
+        Err(NOT_OFFERED)
+    }
+
+    /// A saved method as the gateway has it; [`GatewayError::NotFound`] once it is gone.
+    async fn fetch_method(&self, _id: &str) -> Result<SavedMethod, GatewayError> {
+        Err(NOT_OFFERED)
+    }
+
+    /// Makes the gateway forget a saved method. One that is gone already is fine.
+    async fn detach_method(&self, _id: &str) -> Result<(), GatewayError> {
+        Err(NOT_OFFERED)
+    }
+
+    /// Opens the gateway's own page on which a customer manages his methods; returns its address.
+    async fn portal(
+        &self,
+        _gateway_customer: &str,
+        _return_url: &str,
+    ) -> Result<String, GatewayError> {
+        Err(NOT_OFFERED)
+    }
+
+    /// Events of the last days, oldest or newest first, a page at a time: those whose webhook may
+    /// have been lost. `cursor` is what the page before answered.
+    async fn events_since(
+        &self,
+        _span: &Span,
+        _cursor: Option<&str>,
+    ) -> Result<Page<FetchedEvent>, GatewayError> {
+        Ok(Page::default())
+    }
+
+    /// Money the gateway says it collected for us in that time, whether we know of it or not.
+    async fn captures_since(
+        &self,
+        _span: &Span,
+        _cursor: Option<&str>,
+    ) -> Result<Page<GatewayCapture>, GatewayError> {
+        Ok(Page::default())
+    }
 
     /// Proves that the gateway sent this body, before anything is stored.
     async fn verify_webhook(
@@ -210,6 +184,9 @@ pub trait Gateway: Send + Sync {
     /// Translates a stored event into our words.
     fn parse_event(&self, payload: &[u8]) -> Result<GatewayEvent, MalformedEvent>;
 }
+
+/// What is asked of a gateway that does not offer it.
+const NOT_OFFERED: GatewayError = GatewayError::Misconfigured("this gateway does not offer it");
 
 /// The gateways that are configured.
 #[derive(Clone)]

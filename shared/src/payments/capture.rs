@@ -24,7 +24,7 @@ pub async fn capture(
         return Ok(payment.status);
     }
     let gateway = app.gateways.get(payment.method.gateway())?;
-    let object = gateway.capture(reference, payment_id).await?;
+    let object = gateway.capture(reference, payment_id, 0).await?;
     let mut tx = app.db.begin().await?;
     let settled = settle(&mut tx, (customer_id, payment_id), &object, app.clock.now()).await?;
     tx.commit().await?;

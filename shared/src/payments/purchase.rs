@@ -9,7 +9,7 @@ use super::{Payment, PaymentMethod, PaymentStatus, store};
 use crate::App;
 use crate::customers::{self, Identity};
 use crate::error::Error;
-use crate::gateways::{GatewayName, IntentRequest, Next, Object};
+use crate::gateways::{Form, GatewayName, IntentRequest, Next, Object};
 use crate::ids::PaymentId;
 use crate::plans::{self, Plan};
 use crate::subscriptions;
@@ -170,6 +170,10 @@ pub(super) fn intent_request(app: &App, payment: &Payment, plan: &Plan) -> Inten
     let (return_url, cancel_url) = return_urls(&app.config);
     IntentRequest {
         payment_id: payment.id,
+        attempt: 0,
+        form: Form::Intent,
+        gateway_customer: None,
+        saves_method: false,
         amount: payment.amount,
         description: plan.name.clone(),
         return_url,

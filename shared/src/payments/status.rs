@@ -44,6 +44,7 @@ pub(super) fn merge(known: ObjectFacts, told: &ObjectFacts) -> ObjectFacts {
         is_processing: is_open && told.is_processing,
         is_approved: is_open && (known.is_approved || told.is_approved),
         failure: known.failure.or_else(|| told.failure.clone()),
+        failure_code: known.failure_code.or_else(|| told.failure_code.clone()),
         captured,
         is_declined,
         is_voided,

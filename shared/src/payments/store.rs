@@ -316,6 +316,7 @@ pub(super) async fn lock_facts(
         is_processing: row.is_processing,
         is_approved: row.approved_at.is_some(),
         failure: row.failure,
+        failure_code: None,
     })
 }
 

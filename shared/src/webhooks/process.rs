@@ -43,6 +43,18 @@ pub async fn process(app: &App, id: WebhookEventId) -> Result<(), Error> {
                 Err(error) => unreadable(error)?,
             }
         }
+        Ok(
+            GatewayEvent::Refund(_)
+            | GatewayEvent::ReadRefund(_)
+            | GatewayEvent::ReadRefundsOf(_)
+            | GatewayEvent::Dispute(_)
+            | GatewayEvent::ReadDispute(_)
+            | GatewayEvent::ReadReversal { .. }
+            | GatewayEvent::ReadSetup(_)
+            | GatewayEvent::ReadMethod { .. }
+            | GatewayEvent::MethodGone(_)
+            | GatewayEvent::CustomerGone(_),
+        ) => Outcome::Ignored("of a kind that is not used"),
         Err(error) => Outcome::Quarantined(error.to_string()),
     };
     finish(app, &event, outcome).await
@@ -63,8 +75,11 @@ async fn read(
 /// A gateway that has no such object will not have it later; anything else is tried again.
 fn unreadable(error: GatewayError) -> Result<Outcome, Error> {
     match error {
-        GatewayError::Refused { code } => {
-            Ok(Outcome::Quarantined(format!("the gateway does not show its object: {code}")))
+        GatewayError::Refused { .. }
+        | GatewayError::NotFound
+        | GatewayError::Declined { .. }
+        | GatewayError::Bug { .. } => {
+            Ok(Outcome::Quarantined(format!("the gateway does not show its object: {error}")))
         }
         GatewayError::Unavailable(_)
         | GatewayError::Misconfigured(_)

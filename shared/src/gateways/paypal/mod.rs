@@ -11,8 +11,8 @@ use axum::http::HeaderMap;
 use chrono::{DateTime, Utc};
 
 use super::{
-    Gateway, GatewayError, GatewayEvent, IntentRequest, MalformedEvent, Object, VerifiedEvent,
-    WebhookRejected,
+    Gateway, GatewayError, GatewayEvent, IntentRequest, MalformedEvent, Object, RefundRequest,
+    RefundState, VerifiedEvent, WebhookRejected,
 };
 use crate::config;
 use crate::ids::PaymentId;
@@ -74,14 +74,19 @@ impl Gateway for PayPal {
         capture.order_id().ok_or_else(|| GatewayError::Malformed("capture without order".into()))
     }
 
-    async fn capture(&self, id: &str, payment_id: PaymentId) -> Result<Object, GatewayError> {
+    async fn capture(
+        &self,
+        id: &str,
+        payment_id: PaymentId,
+        attempt: u32,
+    ) -> Result<Object, GatewayError> {
         // PayPal forgets a request id after hours: what was captured meanwhile is read first.
         let before = self.fetch_intent(id).await?;
         if !before.facts.is_approved {
             return Ok(before);
         }
         let path = format!("/v2/checkout/orders/{id}/capture");
-        let key = format!("capture-{payment_id}-1");
+        let key = format!("capture-{payment_id}-{}", attempt + 1);
         let captured: Result<orders::Order, GatewayError> =
             self.api.post(&path, &key, &serde_json::json!({})).await;
         match captured {
@@ -89,10 +94,17 @@ impl Gateway for PayPal {
             Err(GatewayError::Refused { code }) => self.after_refused_capture(id, code).await,
             Err(
                 error @ (GatewayError::Unavailable(_)
+                | GatewayError::Declined { .. }
+                | GatewayError::NotFound
+                | GatewayError::Bug { .. }
                 | GatewayError::Misconfigured(_)
                 | GatewayError::Malformed(_)),
             ) => Err(error),
         }
+    }
+
+    async fn refund(&self, _request: &RefundRequest) -> Result<RefundState, GatewayError> {
+        Err(super::NOT_OFFERED)
     }
 
     async fn verify_webhook(

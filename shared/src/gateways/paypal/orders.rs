@@ -141,6 +141,9 @@ impl Order {
             facts: facts(&self.status, unit)?,
             id: self.id,
             next,
+            gateway_customer: None,
+            saved_method: None,
+            intent: None,
         })
     }
 }

@@ -122,11 +122,15 @@ fn object(intent: Intent, livemode: bool, created: i64) -> Result<Object, Malfor
             is_voided: intent.status == "canceled",
             is_processing: intent.status == "processing",
             is_approved: false,
+            failure_code: None,
             failure: failure
                 .and_then(|error| error.message)
                 .map(|message| message.replace('\0', " ").chars().take(500).collect()),
         },
         next: Next::Nothing,
+        gateway_customer: None,
+        saved_method: None,
+        intent: None,
     })
 }
 

@@ -17,11 +17,10 @@ use stripe_core::{PaymentIntent, PaymentIntentStatus};
 
 use super::{
     Captured, Gateway, GatewayError, GatewayEvent, IntentRequest, MalformedEvent, Next, Object,
-    ObjectFacts, VerifiedEvent, WebhookRejected,
+    ObjectFacts, RefundRequest, RefundState, VerifiedEvent, WebhookRejected,
 };
 use crate::clock::wall_now;
 use crate::config;
-use crate::ids::PaymentId;
 use crate::money::{Currency, Money};
 use transport::Transport;
 
@@ -68,6 +67,7 @@ impl Stripe {
             is_voided: intent.status == PaymentIntentStatus::Canceled,
             is_processing: intent.status == PaymentIntentStatus::Processing,
             is_approved: false,
+            failure_code: None,
             failure: intent.last_payment_error.and_then(|error| error.message),
         };
         Ok(Object {
@@ -79,6 +79,9 @@ impl Stripe {
             next: intent
                 .client_secret
                 .map_or(Next::Nothing, |secret| Next::ClientSecret(secret.into())),
+            gateway_customer: None,
+            saved_method: None,
+            intent: None,
         })
     }
 }
@@ -103,12 +106,8 @@ impl Gateway for Stripe {
         self.object(intent)
     }
 
-    async fn object_of_capture(&self, _capture_id: &str) -> Result<String, GatewayError> {
-        Err(GatewayError::Misconfigured("Stripe's events name the intent"))
-    }
-
-    async fn capture(&self, id: &str, _payment_id: PaymentId) -> Result<Object, GatewayError> {
-        self.fetch_intent(id).await
+    async fn refund(&self, _request: &RefundRequest) -> Result<RefundState, GatewayError> {
+        Err(super::NOT_OFFERED)
     }
 
     async fn verify_webhook(
