@@ -26,12 +26,13 @@ struct Invariant {
 const INVARIANTS: &[Invariant] = &[
     Invariant {
         name: "balance_is_its_ledger",
-        promise: "a balance equals the sum of its entries",
+        promise: "a balance and a debt equal the sums of their entries",
         violations: "select a.customer_id::text as row from token_accounts a
              left join (select customer_id, sum(tokens) as tokens, sum(debt) as debt,
                                max(seq) as seq, count(*) as n
                         from ledger_entries group by customer_id) e using (customer_id)
-             where a.balance <> coalesce(e.tokens, 0) or a.debt <> coalesce(e.debt, 0)
+             where a.balance <> coalesce(e.tokens, 0)
+                or a.debt <> coalesce(e.debt, 0) or a.debt < 0
                 or a.last_seq <> coalesce(e.seq, 0) or a.last_seq <> coalesce(e.n, 0)",
     },
     Invariant {
@@ -54,14 +55,58 @@ const INVARIANTS: &[Invariant] = &[
     Invariant {
         name: "lot_is_its_entries",
         promise: "what is left of a lot is what was granted less what entries drew from it",
-        violations:
-            "select g.customer_id || ' ' || g.id as row from grants g
+        violations: "select g.customer_id || ' ' || g.id as row from grants g
              left join (select e.customer_id, l.lot,
-                               sum(case when e.tokens > 0 then l.tokens else -l.tokens end) as rest
+                               sum(case when e.tokens > 0 then l.tokens else -l.tokens end) as rest,
+                               sum(l.tokens) filter (where e.kind = 'expired') as expired,
+                               sum(l.tokens) filter (where e.kind in ('consumed', 'debt_repaid'))
+                                   as spent
                         from ledger_entries e
                         cross join lateral unnest(e.lot_ids, e.lot_tokens) as l (lot, tokens)
                         group by 1, 2) d on d.customer_id = g.customer_id and d.lot = g.id
-             where g.remaining <> case when g.is_opened then coalesce(d.rest, -1) else g.tokens end",
+             where g.remaining <> g.tokens - g.taken_free - g.expired_tokens - coalesce(d.spent, 0)
+                or g.expired_tokens <> coalesce(d.expired, 0)
+                or coalesce(d.rest, case when g.is_opened then -1 else 0 end)
+                   <> case when g.is_opened then g.remaining else 0 end",
+    },
+    Invariant {
+        name: "taken_is_at_most_the_lot",
+        promise: "of a lot no more was taken than was granted, and owed than was spent",
+        violations: "select g.customer_id || ' ' || g.id as row from grants g
+             where least(g.taken_free, g.taken_debt, g.expired_tokens) < 0
+                or g.remaining + g.taken_free + g.taken_debt + g.expired_tokens > g.tokens
+                or g.taken_free + g.taken_debt > g.taken or g.taken > g.tokens
+                or (g.taken_free + g.taken_debt > 0) <> (g.taken_at is not null)",
+    },
+    Invariant {
+        name: "debt_is_its_lots",
+        promise: "what became debt of a lot is what entries say, less what was granted anew",
+        violations: "select g.customer_id || ' ' || g.id as row from grants g
+             left join (select e.customer_id, e.lot_ids[1] as lot, sum(e.debt) as debt
+                        from ledger_entries e where e.kind in ('taken_back', 'given_back')
+                        group by 1, 2) d on d.customer_id = g.customer_id and d.lot = g.id
+             left join (select customer_id, source_id, sum(tokens) as tokens
+                        from grants where source_kind = 'returned'
+                        group by 1, 2) r on r.customer_id = g.customer_id and r.source_id = g.id
+             where g.taken_debt <> coalesce(d.debt, 0) - coalesce(r.tokens, 0)",
+    },
+    Invariant {
+        name: "returned_is_of_a_lot",
+        promise: "a lot granted anew comes from another lot of the same customer",
+        violations: "select g.customer_id || ' ' || g.id as row from grants g
+             where g.source_kind = 'returned'
+               and not exists (select from grants o
+                   where o.customer_id = g.customer_id and o.id = g.source_id)",
+    },
+    Invariant {
+        name: "debt_has_a_reason",
+        promise: "only what is taken, given back or repaid changes a debt, and a repayment once",
+        violations: "select customer_id || ' ' || seq as row from ledger_entries
+             where not case
+                 when kind = 'taken_back' then debt >= 0 and tokens <= 0
+                 when kind = 'given_back' then debt <= 0 and tokens >= 0
+                 when kind = 'debt_repaid' then debt = tokens and debt < 0
+                 else debt = 0 end",
     },
     Invariant {
         name: "entry_is_its_lots",

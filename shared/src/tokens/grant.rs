@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
-use super::ledger::Lot;
+use super::ledger::{GrantSource, Lot, Source, Taken};
 use super::{Tokens, store};
 use crate::error::Error;
 use crate::ids::{CustomerId, GrantId, PaymentId, SubscriptionId};
@@ -38,23 +38,28 @@ pub async fn grant(
     let mut account =
         store::lock(db, customer_id).await?.ok_or(Error::NotFound("token account"))?;
     account.book_due(now);
-    let id = GrantId::new(now);
-    if store::insert_grant(db, customer_id, id, new, now).await? {
-        account.add_lot(lot(id, new, now), now);
+    let lot = lot(new, now);
+    if store::insert_lot(db, customer_id, &lot).await? {
+        account.add_lot(lot, now);
     }
     store::save(db, &account, now).await
 }
 
-fn lot(id: GrantId, new: &NewLot, now: DateTime<Utc>) -> Lot {
+fn lot(new: &NewLot, now: DateTime<Utc>) -> Lot {
+    let kind = GrantSource::Payment;
     Lot {
-        id,
+        id: GrantId::new(now),
+        source: Source { kind, id: new.payment_id.uuid(), part: new.part },
         priority: new.priority,
+        tokens: new.tokens,
         remaining: new.tokens,
+        expired: Tokens::ZERO,
+        taken: Taken::default(),
+        frozen_at: None,
         opens_at: new.opens_at,
         is_opened: false,
         expires_at: new.expires_at,
         created_at: now,
-        operation_key: store::grant_key(new.payment_id.uuid(), new.part),
     }
 }
 

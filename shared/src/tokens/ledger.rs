@@ -2,20 +2,83 @@
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::Tokens;
 use crate::error::Error;
-use crate::ids::{CustomerId, EntryId, GrantId, SubscriptionId};
+use crate::ids::{CustomerId, EntryId, GrantId, PaymentId, SubscriptionId};
+
+/// What kind of thing a lot comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::Type)]
+#[sqlx(type_name = "grant_source", rename_all = "snake_case")]
+pub enum GrantSource {
+    /// A payment that bought it.
+    Payment,
+    /// A lot whose debt was undone after a later grant had repaid it.
+    Returned,
+}
+
+/// Where a lot comes from: one source's part is booked once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Source {
+    /// What kind of thing.
+    pub kind: GrantSource,
+    /// The thing.
+    pub id: Uuid,
+    /// Which lot of that thing.
+    pub part: i32,
+}
+
+impl Source {
+    /// Whether it is this payment.
+    pub(super) fn is_payment(&self, id: PaymentId) -> bool {
+        self.kind == GrantSource::Payment && self.id == id.uuid()
+    }
+
+    /// The operation key under which the lot's opening is booked.
+    fn operation_key(&self) -> String {
+        let kind = match self.kind {
+            GrantSource::Payment => "payment",
+            GrantSource::Returned => "returned",
+        };
+        format!("{kind}:{}:{}", self.id, self.part)
+    }
+}
+
+/// What refunds and disputes of its payment did to a lot.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// How many of its tokens the payment's facts take by now, in all.
+    pub target: Tokens,
+    /// Of those: taken out of what was left.
+    pub free: Tokens,
+    /// Of those: spent before, so now debt.
+    pub debt: Tokens,
+    /// Since when tokens are away; giving them back moves the expiry by the time from here.
+    pub since: Option<DateTime<Utc>>,
+}
 
 /// Tokens given from one source, and what is left of them.
+///
+/// Each token is counted once: `tokens` = `remaining` + `taken.free` + `expired` + spent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lot {
     /// The lot.
     pub id: GrantId,
+    /// Where it comes from.
+    pub source: Source,
     /// Lower is drawn first.
     pub priority: i16,
-    /// What is left.
+    /// How many were given.
+    pub tokens: Tokens,
+    /// What is left, frozen or not.
     pub remaining: Tokens,
+    /// What was left at its end and burned.
+    pub expired: Tokens,
+    /// What refunds and disputes took.
+    pub taken: Taken,
+    /// Since when an open dispute freezes it.
+    pub frozen_at: Option<DateTime<Utc>>,
     /// From when it counts.
     pub opens_at: DateTime<Utc>,
     /// Whether its opening is booked; before, it stands outside the balance.
@@ -24,14 +87,17 @@ pub struct Lot {
     pub expires_at: Option<DateTime<Utc>>,
     /// Age decides last.
     pub created_at: DateTime<Utc>,
-    /// The grant's operation key, under which its opening is booked.
-    pub operation_key: String,
 }
 
 impl Lot {
     /// Whether the lot may be drawn at `now`.
     fn is_open(&self, now: DateTime<Utc>) -> bool {
-        self.is_opened && self.expires_at.is_none_or(|end| now < end)
+        self.is_opened && self.frozen_at.is_none() && self.expires_at.is_none_or(|end| now < end)
+    }
+
+    /// What the customer spent of it, on debt too.
+    pub(super) fn spent(&self) -> Tokens {
+        self.tokens.minus(self.remaining).minus(self.taken.free).minus(self.expired)
     }
 
     /// The next instant at which something is to be booked for this lot.
@@ -39,7 +105,11 @@ impl Lot {
         if self.remaining == Tokens::ZERO {
             return None;
         }
-        if self.is_opened { self.expires_at } else { Some(self.opens_at) }
+        match (self.is_opened, self.frozen_at) {
+            (false, _) => Some(self.opens_at),
+            (true, None) => self.expires_at,
+            (true, Some(_)) => None,
+        }
     }
 }
 
@@ -98,6 +168,12 @@ pub enum EntryKind {
     Consumed,
     /// What was left of a lot at its end.
     Expired,
+    /// Money went back, so the lot's tokens went, or became debt where they were spent.
+    TakenBack,
+    /// The money came again, so tokens came back, or debt was cancelled.
+    GivenBack,
+    /// A lot repaid debt.
+    DebtRepaid,
 }
 
 /// One signed change of a balance.
@@ -111,6 +187,8 @@ pub struct Entry {
     pub kind: EntryKind,
     /// Change of the balance.
     pub tokens: i64,
+    /// Change of the debt.
+    pub debt: i64,
     /// Tokens consumed, for statistics.
     pub used: Tokens,
     /// The balance after it.
@@ -142,6 +220,8 @@ pub(super) struct Account {
     pub customer_id: CustomerId,
     /// Sum of what is left of all opened lots.
     pub balance: Tokens,
+    /// What is owed after refunds and lost disputes of what was spent.
+    pub debt: Tokens,
     /// The newest entry.
     pub last_seq: i64,
     /// The subscription whose terms hold.
@@ -150,8 +230,10 @@ pub(super) struct Account {
     pub is_active: bool,
     /// End of access to lots that expire.
     pub spendable_until: Option<DateTime<Utc>>,
-    /// Lots with something left, opened or not.
+    /// Lots with something left, opened or not; to adapt a payment also its lots without.
     pub lots: Vec<Lot>,
+    /// Lots among them that are still to be inserted.
+    pub new_lots: Vec<GrantId>,
     /// Entries made since it was loaded, in order.
     pub entries: Vec<Entry>,
 }
@@ -178,20 +260,56 @@ impl Account {
     /// what is his, and nobody can spend what has expired.
     pub(super) fn book_due(&mut self, now: DateTime<Utc>) {
         while let Some(index) = self.next_due(now) {
-            let lot = self.lots[index].clone();
-            if lot.is_opened {
-                let request = system_request("system:expiry", format!("expiry:{}", lot.id));
-                self.lots[index].remaining = Tokens::ZERO;
-                self.balance = self.balance.minus(lot.remaining);
-                let at = lot.expires_at.expect("a lot that is due to end has an end");
-                self.post(EntryKind::Expired, lot.id, lot.remaining, request, at);
+            if self.lots[index].is_opened {
+                self.expire(index);
             } else {
-                let request = system_request("system:grant", lot.operation_key);
-                self.lots[index].is_opened = true;
-                self.balance = self.balance.plus(lot.remaining);
-                self.post(EntryKind::Granted, lot.id, lot.remaining, request, lot.opens_at);
+                let at = self.lots[index].opens_at;
+                self.open(index, at);
             }
         }
+    }
+
+    fn expire(&mut self, index: usize) {
+        let lot = &mut self.lots[index];
+        let at = lot.expires_at.expect("a lot that is due to end has an end");
+        let lots = vec![Allocation { lot: lot.id, tokens: lot.remaining }];
+        // A lot may end again after tokens were given back to it, so its id alone is no key.
+        let key = format!("expiry:{}:{}", lot.id, self.last_seq + 1);
+        let tokens = std::mem::take(&mut lot.remaining);
+        lot.expired = lot.expired.plus(tokens);
+        self.balance = self.balance.minus(tokens);
+        let change = Change { kind: EntryKind::Expired, tokens: -tokens.to_db(), debt: 0, lots };
+        self.post(change, system_request("system:expiry", key), at);
+    }
+
+    /// Brings a lot into the balance; it repays debt first.
+    pub(super) fn open(&mut self, index: usize, at: DateTime<Utc>) {
+        let lot = &mut self.lots[index];
+        let tokens = lot.remaining;
+        let lots = vec![Allocation { lot: lot.id, tokens }];
+        let request = system_request("system:grant", lot.source.operation_key());
+        lot.is_opened = true;
+        self.balance = self.balance.plus(tokens);
+        let change = Change { kind: EntryKind::Granted, tokens: tokens.to_db(), debt: 0, lots };
+        self.post(change, request, at);
+        self.repay(index, self.debt, at);
+    }
+
+    /// Repays at most `owed` of the debt from a lot. What is frozen repays nothing.
+    pub(super) fn repay(&mut self, index: usize, owed: Tokens, at: DateTime<Utc>) {
+        let lot = &mut self.lots[index];
+        let tokens = lot.remaining.min(owed).min(self.debt);
+        if tokens == Tokens::ZERO || lot.frozen_at.is_some() {
+            return;
+        }
+        lot.remaining = lot.remaining.minus(tokens);
+        let lots = vec![Allocation { lot: lot.id, tokens }];
+        let key = format!("debt_repaid:{}:{}", lot.id, self.last_seq + 1);
+        self.balance = self.balance.minus(tokens);
+        self.debt = self.debt.minus(tokens);
+        let less = -tokens.to_db();
+        let change = Change { kind: EntryKind::DebtRepaid, tokens: less, debt: less, lots };
+        self.post(change, system_request(TAKE_BACK, key), at);
     }
 
     /// The lot to book next; at one instant what ends comes before what opens.
@@ -232,6 +350,12 @@ impl Account {
         self.spendable(now).map_or(Tokens::ZERO, |lots| lots.map(|lot| lot.remaining).sum())
     }
 
+    /// What an open dispute keeps from being spent; it is part of the balance.
+    pub(super) fn frozen(&self) -> Tokens {
+        let is_frozen = |lot: &&Lot| lot.is_opened && lot.frozen_at.is_some();
+        self.lots.iter().filter(is_frozen).map(|lot| lot.remaining).sum()
+    }
+
     /// Spends `tokens`, exactly or not at all. What is due must have been booked.
     pub(super) fn spend(
         &mut self,
@@ -247,11 +371,11 @@ impl Account {
             lot.remaining = lot.remaining.minus(part.tokens);
         }
         self.balance = self.balance.minus(tokens);
-        let available = self.available(now);
-        self.push(Change { kind: EntryKind::Consumed, id, tokens, lots: taken }, request, now);
-        let entry = self.entries.last_mut().expect("an entry was just made");
+        let kind = EntryKind::Consumed;
+        let change = Change { kind, tokens: -tokens.to_db(), debt: 0, lots: taken };
+        let entry = self.post(change, request, now);
+        entry.id = id;
         entry.used = tokens;
-        entry.available_after = available;
         Ok(entry)
     }
 
@@ -262,34 +386,24 @@ impl Account {
         self.book_due(now);
     }
 
-    fn post(
+    /// Writes the entry of a change that was just made to lots, balance and debt.
+    pub(super) fn post(
         &mut self,
-        kind: EntryKind,
-        lot: GrantId,
-        tokens: Tokens,
+        change: Change,
         request: Request,
         at: DateTime<Utc>,
-    ) {
-        let lots = vec![Allocation { lot, tokens }];
-        self.push(Change { kind, id: EntryId::new(at), tokens, lots }, request, at);
-        let available = self.available(at);
-        self.entries.last_mut().expect("an entry was just made").available_after = available;
-    }
-
-    fn push(&mut self, change: Change, request: Request, at: DateTime<Utc>) {
+    ) -> &mut Entry {
         self.last_seq += 1;
-        let tokens = match change.kind {
-            EntryKind::Granted => change.tokens.to_db(),
-            EntryKind::Consumed | EntryKind::Expired => -change.tokens.to_db(),
-        };
+        let available = self.available(at);
         self.entries.push(Entry {
             seq: self.last_seq,
-            id: change.id,
+            id: EntryId::new(at),
             kind: change.kind,
-            tokens,
+            tokens: change.tokens,
+            debt: change.debt,
             used: Tokens::ZERO,
             balance_after: self.balance,
-            available_after: Tokens::ZERO,
+            available_after: available,
             principal: request.principal,
             operation_key: request.operation_key,
             request_digest: request.digest,
@@ -299,19 +413,27 @@ impl Account {
             metadata: request.metadata,
             created_at: at,
         });
+        self.entries.last_mut().expect("an entry was just made")
     }
 }
 
 /// What an entry changes.
-struct Change {
-    kind: EntryKind,
-    id: EntryId,
-    tokens: Tokens,
-    lots: Vec<Allocation>,
+pub(super) struct Change {
+    /// Why.
+    pub kind: EntryKind,
+    /// Change of the balance.
+    pub tokens: i64,
+    /// Change of the debt.
+    pub debt: i64,
+    /// The lots it touches, with what it moves of each.
+    pub lots: Vec<Allocation>,
 }
 
+/// Who books what refunds and disputes take, give and leave as debt.
+pub(super) const TAKE_BACK: &str = "system:take_back";
+
 /// A request of our own: its key alone says what it is.
-fn system_request(principal: &str, operation_key: String) -> Request {
+pub(super) fn system_request(principal: &str, operation_key: String) -> Request {
     Request {
         principal: principal.to_owned(),
         operation_key,
@@ -335,13 +457,17 @@ mod tests {
     fn lot(remaining: u64, opens: i64, expires: Option<i64>) -> Lot {
         Lot {
             id: GrantId::new(at(0)),
+            source: Source { kind: GrantSource::Payment, id: Uuid::nil(), part: 0 },
             priority: 0,
+            tokens: Tokens(remaining),
             remaining: Tokens(remaining),
+            expired: Tokens::ZERO,
+            taken: Taken::default(),
+            frozen_at: None,
             opens_at: at(opens),
             is_opened: opens <= 0,
             expires_at: expires.map(at),
             created_at: at(0),
-            operation_key: "payment:x:0".to_owned(),
         }
     }
 
@@ -349,11 +475,13 @@ mod tests {
         Account {
             customer_id: CustomerId::of("1"),
             balance: lots.iter().filter(|lot| lot.is_opened).map(|lot| lot.remaining).sum(),
+            debt: Tokens::ZERO,
             last_seq: 0,
             subscription_id: Some(SubscriptionId::new(at(0))),
             is_active: true,
             spendable_until: None,
             lots,
+            new_lots: Vec::new(),
             entries: Vec::new(),
         }
     }

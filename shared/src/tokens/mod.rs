@@ -1,16 +1,22 @@
 //! The ledger of tokens: accounts, lots, entries.
 
+mod adapt;
 mod consume;
 mod grant;
 mod ledger;
 mod store;
+mod take_back;
 mod usage;
 
 use serde::{Deserialize, Serialize};
 
+pub use adapt::adapt;
 pub use consume::{Consume, Consumed, consume};
 pub use grant::{Access, NewLot, grant, set_access};
-pub use ledger::{Allocation, Entry, EntryKind, InsufficientTokens, Lot};
+pub use ledger::{
+    Allocation, Entry, EntryKind, GrantSource, InsufficientTokens, Lot, Source, Taken,
+};
+pub use take_back::{Adapted, Entitlement};
 pub use usage::{Balance, Usage, balance, list_usage};
 
 /// A whole number of tokens, 0 … 10¹⁴.
@@ -47,6 +53,12 @@ impl Tokens {
     #[must_use]
     pub fn minus(self, other: Self) -> Self {
         Self(self.0.checked_sub(other.0).expect("a balance below zero is a bug"))
+    }
+
+    /// By how much it is more than `other`; none where it is not.
+    #[must_use]
+    pub fn beyond(self, other: Self) -> Self {
+        Self(self.0.saturating_sub(other.0))
     }
 }
 

@@ -16,6 +16,10 @@ pub struct Balance {
     pub remaining: Tokens,
     /// What is free to spend.
     pub available: Tokens,
+    /// Of what remains: frozen by an open dispute.
+    pub frozen: Tokens,
+    /// What is owed after refunds and lost disputes of what was spent.
+    pub debt: Tokens,
     /// Whether a spend of one token would be let through.
     pub is_spendable: bool,
     /// Whether lots without end are left, which outlive the plan.
@@ -30,6 +34,8 @@ pub async fn balance(app: &App, customer_id: CustomerId) -> Result<Balance, Erro
         return Ok(Balance {
             remaining: Tokens::ZERO,
             available: Tokens::ZERO,
+            frozen: Tokens::ZERO,
+            debt: Tokens::ZERO,
             is_spendable: false,
             has_lasting: false,
         });
@@ -42,6 +48,8 @@ pub async fn balance(app: &App, customer_id: CustomerId) -> Result<Balance, Erro
     Ok(Balance {
         remaining: account.balance,
         available,
+        frozen: account.frozen(),
+        debt: account.debt,
         is_spendable: is_spendable(available, until, now),
         has_lasting,
     })
