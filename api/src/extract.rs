@@ -4,7 +4,7 @@ use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::header;
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
-use shared::access::Unauthenticated;
+use shared::access::{self, Scope, Service, Unauthenticated};
 use shared::customers::Identity;
 
 use crate::ApiState;
@@ -17,16 +17,38 @@ impl FromRequestParts<ApiState> for Customer {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, Problem> {
-        let mut values = parts.headers.get_all(header::AUTHORIZATION).iter();
-        let (Some(value), None) = (values.next(), values.next()) else {
-            return Err(Unauthenticated("no single Authorization header").into());
-        };
-        let text = value.to_str().map_err(|_| Unauthenticated("not ASCII"))?;
-        let token = match text.split_once(' ') {
-            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim(),
-            Some(_) | None => return Err(Unauthenticated("not a bearer token").into()),
-        };
-        Ok(Self(state.keys.verify(token)?))
+        Ok(Self(state.keys.verify(bearer(parts)?)?))
+    }
+}
+
+/// The text of the one bearer token that a request carries.
+fn bearer(parts: &Parts) -> Result<&str, Unauthenticated> {
+    let mut values = parts.headers.get_all(header::AUTHORIZATION).iter();
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return Err(Unauthenticated("no single Authorization header"));
+    };
+    let text = value.to_str().map_err(|_| Unauthenticated("not ASCII"))?;
+    match text.split_once(' ') {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(token.trim()),
+        Some(_) | None => Err(Unauthenticated("not a bearer token")),
+    }
+}
+
+/// An operator's service, by a key with scope `admin`.
+pub(crate) struct Admin(pub Service);
+
+impl FromRequestParts<ApiState> for Admin {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, Problem> {
+        let text = bearer(parts)?;
+        if !access::looks_like_key(text) {
+            // A customer is known, but has no business here.
+            state.keys.verify(text)?;
+            return Err(Problem::forbidden());
+        }
+        let service = access::verify_key(&state.app, text).await?;
+        if service.may(Scope::Admin) { Ok(Self(service)) } else { Err(Problem::forbidden()) }
     }
 }
 

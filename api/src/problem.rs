@@ -11,7 +11,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use shared::Error;
-use shared::access::Unauthenticated;
+use shared::access::{KeyRefused, Unauthenticated};
 use shared::gateways::GatewayError;
 
 /// An error as the caller sees it. `code` never changes once published.
@@ -52,6 +52,11 @@ impl Problem {
     pub(crate) fn unavailable() -> Self {
         let detail = "The service cannot take this now; try again.";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", detail).retry_after(1)
+    }
+
+    /// The caller is known, and may not do this.
+    pub(crate) fn forbidden() -> Self {
+        Self::new(StatusCode::FORBIDDEN, "forbidden", "This caller may not do this.")
     }
 
     /// A webhook that is not proven or not readable; the same words for every reason.
@@ -111,7 +116,7 @@ impl From<Error> for Problem {
                     .with("requested", refusal.requested.0)
                     .with("available", refusal.available.0)
             }
-            Error::Gateway(GatewayError::Refused { code }) => {
+            Error::Gateway(GatewayError::Refused { code } | GatewayError::Declined { code }) => {
                 tracing::info!(code, "the gateway refused");
                 let detail = "The payment gateway refused this.";
                 Self::new(S::PAYMENT_REQUIRED, "gateway_refused", detail)
@@ -137,6 +142,15 @@ impl From<Unauthenticated> for Problem {
     fn from(why: Unauthenticated) -> Self {
         tracing::debug!(why = why.0, "unauthenticated");
         Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", "A valid token is needed.")
+    }
+}
+
+impl From<KeyRefused> for Problem {
+    fn from(refused: KeyRefused) -> Self {
+        match refused {
+            KeyRefused::Unauthenticated(why) => why.into(),
+            KeyRefused::Database(error) => Error::from(error).into(),
+        }
     }
 }
 

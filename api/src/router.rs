@@ -5,14 +5,14 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderName, StatusCode};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
 use tower_http::timeout::TimeoutLayer;
 
 use crate::ApiState;
 use crate::problem;
-use crate::routes::{operations, payments, plans, subscription, tokens, webhooks};
+use crate::routes::{admin, methods, operations, payments, plans, subscription, tokens, webhooks};
 
 /// Largest body of a customer's request.
 const BODY_LIMIT: usize = 64 * 1024;
@@ -47,13 +47,33 @@ fn billing() -> Router<ApiState> {
         .merge(both("/payments", || get(payments::list)))
         .merge(both("/payments/{id}", || get(payments::detail)))
         .merge(both("/payments/{id}/capture", || post(payments::capture)))
+        .merge(both("/payments/{id}/cancel", || post(payments::cancel)))
+        .merge(both("/payment-methods", || get(methods::list).post(methods::begin)))
+        .merge(both("/payment-methods/{id}", || delete(methods::detach)))
         .merge(both("/subscription", || get(subscription::current)))
         .merge(both("/tokens/consume", || post(tokens::consume)))
         .merge(both("/tokens/usage", || get(tokens::usage)))
         .merge(both("/paypal/return", || get(payments::paypal_return)))
         .merge(both("/paypal/cancel", || get(payments::paypal_cancel)))
+        .merge(both("/paypal/setup", || get(methods::paypal_setup)))
+        .merge(both("/stripe/checkout-session", || post(methods::checkout_session)))
+        .merge(both("/stripe/customer-portal", || post(methods::customer_portal)))
+        .merge(both("/stripe/return", || get(methods::page_return)))
+        .merge(both("/stripe/cancel", || get(methods::page_cancel)))
+        .nest("/admin", admin_routes())
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .merge(webhook_routes())
+}
+
+fn admin_routes() -> Router<ApiState> {
+    Router::new()
+        .merge(both("/payments/{id}/refund", || post(admin::refund)))
+        .merge(both("/payments/{id}/refund/quote", || get(admin::quote)))
+        .merge(both("/payments/{id}/refunds", || get(admin::refunds)))
+        .merge(both("/payments/{id}/confirm", || post(admin::confirm)))
+        .merge(both("/payments/{id}/reconcile", || post(admin::reconcile)))
+        .merge(both("/webhook-events", || get(admin::events)))
+        .merge(both("/webhook-events/{id}/reprocess", || post(admin::reprocess)))
 }
 
 fn webhook_routes() -> Router<ApiState> {

@@ -187,6 +187,7 @@ fn config(
         ("PAYPAL_CLIENT_SECRET", gateway.paypal_client_secret),
         ("PAYPAL_WEBHOOK_ID", secrets.paypal_webhook_id.clone()),
         ("PAYPAL_MERCHANT_ID", gateway.paypal_merchant_id),
+        ("PAYPAL_VAULT", "true".to_owned()),
         ("PAYPAL_API_BASE", simulator.paypal_url().to_owned()),
         ("PAYPAL_CERT_ROOTS", roots.display().to_string()),
         ("PAYPAL_CERT_RESOLVE", simulator.paypal_tls_addr().to_string()),

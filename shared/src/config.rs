@@ -47,6 +47,8 @@ pub struct Config {
     pub jwt: Jwt,
     /// `REDIRECT_ORIGINS`: origins a browser may be sent to after paying.
     pub redirect_origins: BTreeSet<String>,
+    /// `LATE_CAPTURE` = refund: a cancelled payment that is captured after all is always refunded.
+    pub refunds_late: bool,
     /// `MANUAL_INSTRUCTIONS`: what a customer reads who pays by bank transfer.
     pub manual_instructions: String,
 }
@@ -83,6 +85,9 @@ pub struct PayPal {
     pub is_live: bool,
     /// `PAYPAL_API_BASE`.
     pub api_base: Url,
+    /// `PAYPAL_VAULT`: payers of recurring plans save PayPal for renewals; PayPal must have
+    /// enabled it for the app.
+    pub vault: bool,
     /// `PAYPAL_CERT_ROOTS`: PEM text of trust anchors instead of the public ones (not in production).
     pub cert_roots: Option<String>,
     /// `PAYPAL_CERT_RESOLVE`: where certificates are fetched instead of DNS (not in production).
@@ -187,6 +192,7 @@ impl Config {
             paypal: paypal(&mut reader),
             jwt: jwt(&mut reader),
             redirect_origins: redirect_origins(&mut reader),
+            refunds_late: late_capture(&mut reader),
             manual_instructions: reader.text("MANUAL_INSTRUCTIONS").unwrap_or_else(|| {
                 "Transfer the amount with the payment id as reference; it is booked by hand."
                     .to_owned()
@@ -271,6 +277,7 @@ fn paypal(reader: &mut Reader<'_>) -> Option<PayPal> {
         webhook_id: SecretString::from(reader.required("PAYPAL_WEBHOOK_ID")),
         merchant_id: reader.text("PAYPAL_MERCHANT_ID"),
         is_live,
+        vault: reader.flag("PAYPAL_VAULT"),
         api_base: base(reader, "PAYPAL_API_BASE", paypal_base(is_live)),
         cert_roots,
         cert_resolve: reader.parsed("PAYPAL_CERT_RESOLVE", "an address like 127.0.0.1:8443"),
@@ -292,6 +299,17 @@ fn jwt(reader: &mut Reader<'_>) -> Jwt {
         issuer: reader.text("JWT_ISSUER"),
         audience: reader.text("JWT_AUDIENCE"),
         id_claim: reader.text("JWT_ID_CLAIM"),
+    }
+}
+
+fn late_capture(reader: &mut Reader<'_>) -> bool {
+    match reader.text("LATE_CAPTURE").as_deref() {
+        None | Some("honour") => false,
+        Some("refund") => true,
+        Some(_) => {
+            reader.errors.push("LATE_CAPTURE is not honour or refund".to_owned());
+            false
+        }
     }
 }
 

@@ -95,6 +95,11 @@ id!(
     PaymentMethodId
 );
 
+id!(
+    /// An operator's deed.
+    AuditId
+);
+
 made_by_us!(
     PaymentId,
     SubscriptionId,
@@ -103,8 +108,17 @@ made_by_us!(
     WebhookEventId,
     RefundId,
     DisputeId,
-    PaymentMethodId
+    PaymentMethodId,
+    AuditId
 );
+
+impl RefundId {
+    /// The refund that `principal` asks for under his own key: asked again, it is the same.
+    pub fn of_key(payment: PaymentId, principal: &str, key: &str) -> Self {
+        let name = format!("{}:{principal}:{key}", principal.len());
+        Self(Uuid::new_v5(&payment.uuid(), name.as_bytes()))
+    }
+}
 
 impl CustomerId {
     /// The customer of the application's user `external_id`: `UUIDv5`, so no look-up is needed.

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, PgPool};
 use tokio::sync::mpsc;
 
-use crate::ids::{CustomerId, PaymentId, WebhookEventId};
+use crate::gateways::GatewayName;
+use crate::ids::{CustomerId, PaymentId, PaymentMethodId, RefundId, WebhookEventId};
 
 /// The queue's name.
 pub const QUEUE: &str = "tollgate";
@@ -38,7 +39,39 @@ pub enum Job {
         /// Tells one ring from the next: the minute, as seconds since 1970.
         minute: i64,
     },
-    /// Rings for events and approved orders whose doorbell was lost.
+    /// Asks the gateway for a refund of ours, or how it stands.
+    SendRefund {
+        /// The refund's customer.
+        customer_id: CustomerId,
+        /// The refund.
+        refund_id: RefundId,
+        /// How often the gateway was asked before.
+        attempt: i32,
+    },
+    /// Asks the gateway how a payment stands, whose webhook may be lost.
+    CheckPayment {
+        /// The payment's customer.
+        customer_id: CustomerId,
+        /// The payment.
+        payment_id: PaymentId,
+        /// How often it was asked before.
+        check: i32,
+    },
+    /// Reads the details of a saved method.
+    ReadMethod {
+        /// The method's customer.
+        customer_id: CustomerId,
+        /// The method.
+        method_id: PaymentMethodId,
+    },
+    /// Reads a gateway's list of events, for those whose webhook was lost.
+    FetchEvents {
+        /// Whose list.
+        gateway: GatewayName,
+        /// The tick, as seconds since 1970.
+        tick: i64,
+    },
+    /// Rings for work whose doorbell was lost or whose time has come.
     Sweep {
         /// The tick, as seconds since 1970.
         tick: i64,
@@ -54,6 +87,12 @@ impl Job {
             }
             Self::CapturePayment { payment_id, minute, .. } => {
                 format!("capture:{payment_id}:{minute}")
+            }
+            Self::SendRefund { refund_id, attempt, .. } => format!("refund:{refund_id}:{attempt}"),
+            Self::CheckPayment { payment_id, check, .. } => format!("check:{payment_id}:{check}"),
+            Self::ReadMethod { method_id, .. } => format!("method:{method_id}"),
+            Self::FetchEvents { gateway, tick } => {
+                format!("tick:events:{}:{tick}", gateway.as_str())
             }
             Self::Sweep { tick } => format!("tick:sweep:{tick}"),
         }

@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod app;
+pub mod audit;
 pub mod check;
 pub mod clock;
 pub mod config;
@@ -14,6 +15,7 @@ pub mod error;
 pub mod gateways;
 pub mod ids;
 pub mod jobs;
+pub mod methods;
 pub mod money;
 pub mod payments;
 pub mod plans;

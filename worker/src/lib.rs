@@ -7,10 +7,11 @@ use apalis::prelude::*;
 use apalis_core::backend::ext::BackendExt;
 use apalis_core::backend::ext::poll_strategy::Strategy;
 use apalis_postgres::{Config as QueueConfig, PostgresStorage};
+use chrono::{DateTime, Utc};
 use futures_util::FutureExt;
 use shared::clock::wall_now;
 use shared::jobs::{self, Job, MAX_ATTEMPTS, QUEUE};
-use shared::{App, Error, payments, webhooks};
+use shared::{App, Error, methods, payments, webhooks};
 use sqlx::PgPool;
 use uuid::Uuid;
 
@@ -22,6 +23,8 @@ const MISSED_HEARTBEATS: usize = 3;
 const CONCURRENCY: usize = 16;
 /// Between two looks for what was missed.
 const TICK: Duration = Duration::from_secs(5);
+/// Between two readings of the gateways' lists of events.
+const EVENTS_TICK: Duration = Duration::from_mins(5);
 /// How long running jobs may go on after the order to stop.
 const DRAIN: Duration = Duration::from_secs(25);
 
@@ -35,6 +38,22 @@ pub async fn run(app: &App, job: Job) -> Result<(), Error> {
                 Err(error) => only_temporary(error),
             }
         }
+        Job::SendRefund { customer_id, refund_id, .. } => {
+            payments::send_refund(app, customer_id, refund_id).await
+        }
+        Job::CheckPayment { customer_id, payment_id, .. } => {
+            match payments::check(app, customer_id, payment_id).await {
+                Ok(()) => Ok(()),
+                Err(error) => only_temporary(error),
+            }
+        }
+        Job::ReadMethod { customer_id, method_id } => {
+            match methods::read(app, customer_id, method_id).await {
+                Ok(()) => Ok(()),
+                Err(error) => only_temporary(error),
+            }
+        }
+        Job::FetchEvents { gateway, .. } => webhooks::fetch_missed(app, gateway).await.map(drop),
         Job::Sweep { .. } => {
             webhooks::ring_lost(app).await?;
             Ok(jobs::forget_old(&app.db).await?)
@@ -42,7 +61,7 @@ pub async fn run(app: &App, job: Job) -> Result<(), Error> {
     }
 }
 
-/// A capture that can never succeed is not tried again; it was logged where it was found.
+/// What can never succeed is not tried again; it was logged where it was found.
 fn only_temporary(error: Error) -> Result<(), Error> {
     match error {
         Error::Database(_) => Err(error),
@@ -58,7 +77,7 @@ fn only_temporary(error: Error) -> Result<(), Error> {
         | Error::Conflict(_)
         | Error::IdempotencyMismatch
         | Error::InsufficientTokens(_) => {
-            tracing::error!(%error, "capture given up");
+            tracing::error!(%error, "job given up");
             Ok(())
         }
     }
@@ -70,6 +89,14 @@ async fn give_up(app: &App, job: &Job, why: &str) -> Result<(), Error> {
         Job::ProcessWebhookEvent { event_id, .. } => webhooks::give_up(app, *event_id, why).await,
         Job::CapturePayment { payment_id, .. } => {
             tracing::error!(payment.id = %payment_id, why, "capture given up; the sweep rings again");
+            Ok(())
+        }
+        // Their rows say when they are due: the sweep rings again.
+        Job::SendRefund { .. }
+        | Job::CheckPayment { .. }
+        | Job::ReadMethod { .. }
+        | Job::FetchEvents { .. } => {
+            tracing::error!(job = job.key(), why, "job given up; the sweep rings again");
             Ok(())
         }
         Job::Sweep { .. } => Ok(()),
@@ -136,21 +163,29 @@ pub async fn serve(
     done.map_err(std::io::Error::other)
 }
 
-/// Queues the sweep of every five seconds; all workers do, its key lets one through.
+/// Queues the sweep of every five seconds and the rarer ticks; all workers do, each tick's key
+/// lets one through.
 async fn tick(app: App) {
     let mut interval = tokio::time::interval(TICK);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
         interval.tick().await;
-        let seconds = i64::try_from(TICK.as_secs()).expect("a few seconds");
-        let job = Job::Sweep { tick: wall_now().timestamp() / seconds * seconds };
-        if let Err(error) = queue(&app.db, job).await {
-            tracing::warn!(%error, "the sweep was not queued");
+        let mut jobs = vec![Job::Sweep { tick: start_of(TICK).timestamp() }];
+        jobs.extend(webhooks::fetch_jobs(&app, start_of(EVENTS_TICK)));
+        if let Err(error) = queue(&app.db, &jobs).await {
+            tracing::warn!(%error, "the ticks were not queued");
         }
     }
 }
 
-async fn queue(db: &PgPool, job: Job) -> sqlx::Result<()> {
+/// The start of the running tick, the same for all workers.
+fn start_of(tick: Duration) -> DateTime<Utc> {
+    let seconds = i64::try_from(tick.as_secs()).expect("minutes at most");
+    let start = wall_now().timestamp() / seconds * seconds;
+    DateTime::from_timestamp(start, 0).expect("now is within chrono's range")
+}
+
+async fn queue(db: &PgPool, jobs: &[Job]) -> sqlx::Result<()> {
     let mut connection = db.acquire().await?;
-    jobs::enqueue(&mut connection, &[job]).await
+    jobs::enqueue(&mut connection, jobs).await
 }

@@ -1,5 +1,7 @@
 //! Handlers, a file a noun. Here our words meet the wire's.
 
+pub(crate) mod admin;
+pub(crate) mod methods;
 pub(crate) mod operations;
 pub(crate) mod payments;
 pub(crate) mod plans;
@@ -7,7 +9,10 @@ pub(crate) mod subscription;
 pub(crate) mod tokens;
 pub(crate) mod webhooks;
 
+use axum::http::HeaderMap;
 use serde_json::Value;
+
+use crate::problem::Problem;
 
 /// The user's id as old front ends read it: a number where it is a canonical integer.
 fn user(external_id: &str) -> Value {
@@ -19,3 +24,32 @@ fn user(external_id: &str) -> Value {
 
 /// Rows of a list that is answered as a bare array.
 const BARE_LIST: i64 = 100;
+
+/// The caller's key, from header or body; two that differ are refused.
+fn idempotency_key(
+    headers: &HeaderMap,
+    in_body: Option<String>,
+) -> Result<Option<String>, Problem> {
+    let wrong = |detail| Problem::field("idempotency_key", detail);
+    let mut values = headers.get_all("idempotency-key").iter();
+    let in_header = values
+        .next()
+        .map(|value| value.to_str().map(str::to_owned))
+        .transpose()
+        .map_err(|_| wrong("must be printable ASCII"))?;
+    if values.next().is_some() {
+        return Err(wrong("was sent twice"));
+    }
+    let key = match (in_header, in_body) {
+        (Some(header), Some(body)) if header != body => {
+            return Err(wrong("differs between header and body"));
+        }
+        (Some(key), _) | (None, Some(key)) => key,
+        (None, None) => return Ok(None),
+    };
+    let is_printable = key.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
+    if !(1..=255).contains(&key.len()) || !is_printable {
+        return Err(wrong("must be 1 to 255 printable ASCII characters"));
+    }
+    Ok(Some(key))
+}

@@ -8,7 +8,7 @@ use secrecy::ExposeSecret;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::customers::Identity;
-use shared::gateways::{GatewayName, Next};
+use shared::gateways::{Form, GatewayName, Next};
 use shared::ids::PaymentId;
 use shared::payments::{self, PaymentMethod, PaymentStatus, PaymentView, Purchase, Purchased};
 use shared::subscriptions;
@@ -40,6 +40,7 @@ pub(crate) async fn purchase(
         customer: customer.clone(),
         plan_id: body.plan_id,
         method: body.payment_method,
+        form: Form::Intent,
         quantity: body.quantity.unwrap_or(1),
         success_url: body.success_url,
         cancel_url: body.cancel_url,
@@ -112,6 +113,16 @@ pub(crate) async fn capture(
     Ok(Json(body(&payments::find(&state.app, customer.id, id).await?)))
 }
 
+/// Cancels a payment that nobody has paid: at the gateway first, then here.
+pub(crate) async fn cancel(
+    State(state): State<ApiState>,
+    Customer(customer): Customer,
+    Path(id): Path<PaymentId>,
+) -> Result<Json<Value>, Problem> {
+    payments::cancel(&state.app, customer.id, id).await?;
+    Ok(Json(body(&payments::find(&state.app, customer.id, id).await?)))
+}
+
 /// A payment on the wire.
 fn body(payment: &PaymentView) -> Value {
     json!({
@@ -123,7 +134,7 @@ fn body(payment: &PaymentView) -> Value {
         "plan_name": payment.plan_name,
         "amount": payment.amount.to_decimal().to_string(),
         "currency": payment.amount.currency,
-        "refunded_amount": "0.00",
+        "refunded_amount": payment.refunded.to_decimal().to_string(),
         "payment_date": payment.completed_at,
         "payment_method": payment.method.as_str(),
         "status": payment.status.as_str(),
@@ -170,7 +181,7 @@ pub(crate) async fn paypal_cancel(
 }
 
 /// To the application's page where it gave one, else a plain answer.
-fn go_on(target: Option<String>, payment_id: PaymentId, status: &str) -> Response {
+pub(super) fn go_on(target: Option<String>, payment_id: PaymentId, status: &str) -> Response {
     match target {
         Some(url) => Redirect::to(&url).into_response(),
         None => Json(json!({ "payment_id": payment_id, "status": status })).into_response(),

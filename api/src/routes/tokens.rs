@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use shared::ids::CustomerId;
 use shared::tokens::{self, Consume, MAX_TOKENS, Tokens, Usage};
 
-use super::BARE_LIST;
+use super::{BARE_LIST, idempotency_key};
 use crate::ApiState;
 use crate::extract::{self, Customer};
 use crate::problem::Problem;
@@ -68,34 +68,8 @@ fn wish(customer_id: CustomerId, headers: &HeaderMap, body: Body) -> Result<Cons
         tokens: Tokens(body.tokens),
         description: body.description,
         metadata,
-        key: key(headers, body.idempotency_key)?,
+        key: idempotency_key(headers, body.idempotency_key)?,
     })
-}
-
-/// The caller's key, from header or body; two that differ are refused.
-fn key(headers: &HeaderMap, in_body: Option<String>) -> Result<Option<String>, Problem> {
-    let wrong = |detail| Problem::field("idempotency_key", detail);
-    let mut values = headers.get_all("idempotency-key").iter();
-    let in_header = values
-        .next()
-        .map(|value| value.to_str().map(str::to_owned))
-        .transpose()
-        .map_err(|_| wrong("must be printable ASCII"))?;
-    if values.next().is_some() {
-        return Err(wrong("was sent twice"));
-    }
-    let key = match (in_header, in_body) {
-        (Some(header), Some(body)) if header != body => {
-            return Err(wrong("differs between header and body"));
-        }
-        (Some(key), _) | (None, Some(key)) => key,
-        (None, None) => return Ok(None),
-    };
-    let is_printable = key.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
-    if !(1..=255).contains(&key.len()) || !is_printable {
-        return Err(wrong("must be 1 to 255 printable ASCII characters"));
-    }
-    Ok(Some(key))
 }
 
 /// The newest hundred spends.

@@ -17,8 +17,11 @@ use crate::ids::PaymentId;
 pub use words::*;
 
 /// A gateway, as stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, sqlx::Type)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, sqlx::Type, serde::Serialize, serde::Deserialize,
+)]
 #[sqlx(type_name = "gateway_name", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum GatewayName {
     /// Stripe.
     Stripe,

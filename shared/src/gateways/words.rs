@@ -157,6 +157,17 @@ pub enum RefundStatus {
     Failed,
 }
 
+impl RefundStatus {
+    /// The word on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// What a gateway says of one refund, in absolute terms.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RefundState {

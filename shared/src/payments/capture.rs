@@ -1,12 +1,12 @@
 //! Taking the money of an order that the buyer approved.
 
-use super::settle::{Settled, settle};
-use super::{PaymentStatus, store};
+use super::object::heard;
+use super::{Payment, PaymentStatus, store};
 use crate::App;
 use crate::error::Error;
 use crate::ids::{CustomerId, PaymentId};
 
-/// Captures the payment's approved order and books it. May be repeated, also at the same time:
+/// Captures the payment's approved objects and books them. May be repeated, also at the same time:
 /// PayPal captures once, and the books take each fact once.
 pub async fn capture(
     app: &App,
@@ -14,28 +14,35 @@ pub async fn capture(
     payment_id: PaymentId,
 ) -> Result<PaymentStatus, Error> {
     let mut db = app.db.acquire().await?;
-    let payment =
+    let mut payment =
         store::find(&mut db, customer_id, payment_id).await?.ok_or(Error::NotFound("payment"))?;
+    let objects = store::objects(&mut db, &payment).await?;
     drop(db);
-    let Some(reference) = payment.gateway_reference.as_deref() else {
+    if payment.gateway_reference.is_none() {
         return Err(Error::Conflict("the payment was never opened at its gateway".to_owned()));
-    };
-    if payment.status == PaymentStatus::Completed {
-        return Ok(payment.status);
     }
-    let gateway = app.gateways.get(payment.method.gateway())?;
-    let object = gateway.capture(reference, payment_id, 0).await?;
-    let mut tx = app.db.begin().await?;
-    let settled = settle(&mut tx, (customer_id, payment_id), &object, app.clock.now()).await?;
-    tx.commit().await?;
-    match settled {
-        Settled::Booked(status) => Ok(status),
-        Settled::ToCapture => Ok(PaymentStatus::Pending),
-        Settled::Mismatch(reason) => {
-            tracing::error!(payment.id = %payment_id, reason, "capture does not fit its payment");
-            Err(Error::Conflict("the gateway's answer does not fit this payment".to_owned()))
+    for object in objects {
+        let is_done = payment.completed_at.is_some();
+        if is_done || object.facts.is_voided || object.facts.captured.is_some() {
+            continue;
         }
+        payment = capture_object(app, &payment, &object.id).await?;
     }
+    Ok(payment.status)
+}
+
+/// One object's capture. What is definitely declined gets a new key the next time.
+async fn capture_object(app: &App, payment: &Payment, object_id: &str) -> Result<Payment, Error> {
+    let mut db = app.db.acquire().await?;
+    let attempt = store::capture_attempt(&mut db, payment, object_id).await?;
+    drop(db);
+    let gateway = app.gateways.get(payment.method.gateway())?;
+    let object = gateway.capture(object_id, payment.id, attempt).await?;
+    if object.facts.is_declined && object.facts.captured.is_none() {
+        let mut db = app.db.acquire().await?;
+        store::count_declined_capture(&mut db, payment, object_id, attempt).await?;
+    }
+    heard(app, payment, &object).await
 }
 
 /// Captures the order that a browser brought back from PayPal.

@@ -35,6 +35,8 @@ pub struct PaymentView {
     pub gateway_reference: Option<String>,
     /// Why it was declined.
     pub failure: Option<String>,
+    /// What was sent back.
+    pub refunded: Money,
     /// When it was asked.
     pub created_at: DateTime<Utc>,
     /// When it changed.

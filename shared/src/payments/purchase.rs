@@ -3,14 +3,16 @@
 use chrono::{DateTime, Duration, Utc};
 use sqlx::PgConnection;
 
-use super::redirect::{checked, return_urls};
-use super::settle::{self, book_capture};
-use super::{Payment, PaymentMethod, PaymentStatus, store};
+use super::object::{ready, saves_method};
+use super::reckon::book_capture;
+use super::redirect::checked;
+use super::{Payment, PaymentMethod, PaymentStatus, reconcile, store};
 use crate::App;
 use crate::customers::{self, Identity};
 use crate::error::Error;
-use crate::gateways::{Form, GatewayName, IntentRequest, Next, Object};
+use crate::gateways::{Form, GatewayName, Next};
 use crate::ids::PaymentId;
+use crate::methods;
 use crate::plans::{self, Plan};
 use crate::subscriptions;
 
@@ -23,6 +25,8 @@ pub struct Purchase {
     pub plan_id: i32,
     /// How he pays.
     pub method: PaymentMethod,
+    /// Where he finishes it.
+    pub form: Form,
     /// How many; more than one for packs only.
     pub quantity: u32,
     /// Where his browser goes after paying; an allow-listed origin.
@@ -52,16 +56,19 @@ const SAME_PURCHASE: Duration = Duration::hours(1);
 pub async fn purchase(app: &App, wish: &Purchase) -> Result<Purchased, Error> {
     let plan = plans::sold(app, wish.plan_id).await?;
     check(app, wish, &plan)?;
-    let payment = open(app, wish, &plan).await?;
+    let gateway = wish.method.gateway();
+    let gateway_customer = match gateway {
+        GatewayName::Stripe if saves_method(app, gateway, &plan) && plan.price.minor > 0 => {
+            Some(methods::gateway_customer(app, &wish.customer, gateway).await?)
+        }
+        GatewayName::Stripe | GatewayName::Paypal | GatewayName::Manual => None,
+    };
+    let payment = open(app, wish, &plan, gateway_customer).await?;
     if payment.status == PaymentStatus::Completed {
         return Ok(Purchased { payment, next: Next::Nothing });
     }
-    let object = gateway_object(app, &payment, &plan).await?;
-    let mut tx = app.db.begin().await?;
-    settle::remember_object(&mut tx, &payment, &object, app.clock.now()).await?;
-    tx.commit().await?;
-    let payment = Payment { gateway_reference: Some(object.id), ..payment };
-    Ok(Purchased { payment, next: object.next })
+    let ready = ready(app, payment, &plan, wish.form).await?;
+    Ok(Purchased { payment: ready.payment, next: ready.next })
 }
 
 fn check(app: &App, wish: &Purchase, plan: &Plan) -> Result<(), Error> {
@@ -80,7 +87,12 @@ fn check(app: &App, wish: &Purchase, plan: &Plan) -> Result<(), Error> {
 }
 
 /// The pending payment of this wish, made or found under the customer's lock.
-async fn open(app: &App, wish: &Purchase, plan: &Plan) -> Result<Payment, Error> {
+async fn open(
+    app: &App,
+    wish: &Purchase,
+    plan: &Plan,
+    gateway_customer: Option<String>,
+) -> Result<Payment, Error> {
     let now = app.clock.now();
     let price = plan.price.times(wish.quantity);
     let amount = price.ok_or_else(|| Error::invalid("quantity", "the amount is too large"))?;
@@ -94,6 +106,17 @@ async fn open(app: &App, wish: &Purchase, plan: &Plan) -> Result<Payment, Error>
         method: wish.method,
         status: PaymentStatus::Pending,
         gateway_reference: None,
+        form: wish.form,
+        object_attempt: 0,
+        gateway_customer,
+        charged_method: None,
+        success_url: wish.success_url.clone(),
+        cancel_url: wish.cancel_url.clone(),
+        subscription_id: None,
+        completed_at: None,
+        cancelled_at: None,
+        refunds_late: app.config.refunds_late,
+        checks: 0,
         created_at: now,
     };
     let mut tx = app.db.begin().await?;
@@ -102,15 +125,16 @@ async fn open(app: &App, wish: &Purchase, plan: &Plan) -> Result<Payment, Error>
         return Ok(pending);
     }
     refuse_unplaceable(&mut tx, &payment, plan, now).await?;
-    store::insert(&mut tx, &payment, wish).await?;
-    let status = if amount.minor == 0 {
-        book_capture(&mut tx, &payment, now).await?;
-        store::set_status(&mut tx, &payment, PaymentStatus::Completed, None, now).await?;
-        PaymentStatus::Completed
-    } else {
-        PaymentStatus::Pending
-    };
+    let is_free = amount.minor == 0;
+    let next_check = (!is_free).then(|| now + reconcile::FIRST_CHECK);
+    store::insert(&mut tx, &payment, next_check).await?;
+    if is_free {
+        let subscription_id = book_capture(&mut tx, &payment, now).await?;
+        store::set_captured(&mut tx, &payment, Some(subscription_id), now).await?;
+        store::set_given(&mut tx, &payment, now).await?;
+    }
     tx.commit().await?;
+    let status = if is_free { PaymentStatus::Completed } else { PaymentStatus::Pending };
     Ok(Payment { status, ..payment })
 }
 
@@ -147,36 +171,4 @@ fn is_dearer(plan: &Plan, than: &Plan) -> bool {
     let days = |plan: &Plan| i128::from(plan.duration_days.unwrap_or(1));
     let ours = i128::from(plan.price.minor) * days(than);
     ours > i128::from(than.price.minor) * days(plan)
-}
-
-/// The gateway's object of this payment: read if we know it, else opened with the same key as any
-/// attempt before.
-async fn gateway_object(app: &App, payment: &Payment, plan: &Plan) -> Result<Object, Error> {
-    let name = payment.method.gateway();
-    let gateway = app.gateways.get(name)?;
-    if let Some(id) = payment.gateway_reference.as_deref().filter(|_| name != GatewayName::Manual) {
-        return Ok(gateway.fetch_intent(id).await?);
-    }
-    let object = gateway.create_intent(&intent_request(app, payment, plan)).await?;
-    if object.amount != payment.amount {
-        tracing::error!(payment.id = %payment.id, "gateway answered another amount than asked");
-        return Err(crate::gateways::GatewayError::Malformed("another amount".to_owned()).into());
-    }
-    Ok(object)
-}
-
-/// What the gateway is asked for: the same for every attempt of one payment.
-pub(super) fn intent_request(app: &App, payment: &Payment, plan: &Plan) -> IntentRequest {
-    let (return_url, cancel_url) = return_urls(&app.config);
-    IntentRequest {
-        payment_id: payment.id,
-        attempt: 0,
-        form: Form::Intent,
-        gateway_customer: None,
-        saves_method: false,
-        amount: payment.amount,
-        description: plan.name.clone(),
-        return_url,
-        cancel_url,
-    }
 }

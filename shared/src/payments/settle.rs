@@ -3,26 +3,49 @@
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
-use super::purchase::intent_request;
-use super::status::{PaymentStatus, merge, status_of};
+use super::reckon::{Reckoned, reckon};
+use super::status::{PaymentStatus, merge};
 use super::{Payment, store};
-use crate::App;
 use crate::customers;
 use crate::error::Error;
-use crate::gateways::{GatewayName, Object};
+use crate::gateways::{CaptureRef, DisputeStage, DisputeState, GatewayName, Object};
 use crate::ids::{CustomerId, PaymentId};
-use crate::plans;
-use crate::subscriptions::{self, Bought};
+use crate::jobs::Job;
+use crate::methods;
+
+/// A payment and whose it is.
+pub type Owner = (CustomerId, PaymentId);
 
 /// What became of a telling.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Settled {
+pub enum Verdict {
     /// The books agree with it.
     Booked(PaymentStatus),
-    /// The buyer approved: the capture is ours to make.
-    ToCapture,
-    /// It contradicts our payment; nothing was changed. For a person to read.
+    /// It cannot be told yet whether a refund is ours: ours are settled first.
+    Waits,
+    /// It contradicts our payment; nothing may be saved. For a person to read.
     Mismatch(String),
+}
+
+/// What became of a telling, and what is to be done once it is committed.
+#[derive(Debug, Clone)]
+pub struct Settled {
+    /// What became of it.
+    pub verdict: Verdict,
+    /// To ring for after the commit; a ring that is lost is found by the sweep.
+    pub jobs: Vec<Job>,
+}
+
+impl Settled {
+    pub(super) fn mismatch(reason: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Mismatch(reason.into()), jobs: Vec::new() }
+    }
+}
+
+impl From<Reckoned> for Settled {
+    fn from(reckoned: Reckoned) -> Self {
+        Self { verdict: Verdict::Booked(reckoned.status), jobs: reckoned.jobs }
+    }
 }
 
 /// Which payment owns an object of a gateway; only ids that we stored or learned are owned.
@@ -30,8 +53,28 @@ pub async fn owner_of(
     db: &mut PgConnection,
     gateway: GatewayName,
     object_id: &str,
-) -> Result<Option<(CustomerId, PaymentId)>, Error> {
+) -> Result<Option<Owner>, Error> {
     Ok(store::owner(db, gateway, object_id).await?)
+}
+
+/// Which payment owns a capture, by its object or by its own id.
+pub async fn owner_of_capture(
+    db: &mut PgConnection,
+    gateway: GatewayName,
+    capture: &CaptureRef,
+) -> Result<Option<Owner>, Error> {
+    for id in [&capture.object_id, &capture.capture_id].into_iter().flatten() {
+        if let Some(owner) = store::owner(db, gateway, id).await? {
+            return Ok(Some(owner));
+        }
+    }
+    Ok(None)
+}
+
+/// Locks the customer, then his payment: the order that all operations keep.
+pub(super) async fn lock(db: &mut PgConnection, owner: Owner) -> Result<Payment, Error> {
+    customers::lock(db, owner.0).await?;
+    store::lock(db, owner.0, owner.1).await?.ok_or(Error::NotFound("payment"))
 }
 
 /// Books what `object` says of the payment: facts, period and tokens change together.
@@ -40,38 +83,54 @@ pub async fn owner_of(
 /// order. Saying it again changes nothing.
 pub async fn settle(
     db: &mut PgConnection,
-    owner: (CustomerId, PaymentId),
+    owner: Owner,
     object: &Object,
     now: DateTime<Utc>,
 ) -> Result<Settled, Error> {
-    let (customer_id, payment_id) = owner;
-    customers::lock(db, customer_id).await?;
-    let payment =
-        store::lock(db, customer_id, payment_id).await?.ok_or(Error::NotFound("payment"))?;
-    if let Some(reason) = mismatch(&payment, object) {
-        return Ok(Settled::Mismatch(reason));
-    }
-    let gateway = payment.method.gateway();
-    store::save_object(db, &payment, gateway, &object.id, now).await?;
-    let known = store::lock_facts(db, &payment, gateway, &object.id).await?;
-    let facts = merge(known, &object.facts);
-    store::save_facts(db, &payment, gateway, &object.id, &facts, now).await?;
-    if let Some(capture_id) = facts.captured.as_ref().and_then(|it| it.capture_id.as_deref()) {
-        store::own(db, gateway, capture_id, &payment, now).await?;
-    }
-    let all = store::all_facts(db, &payment).await?;
-    let status = status_of(&all);
-    let failure = facts.failure.as_deref();
-    if status == PaymentStatus::Completed && payment.status != PaymentStatus::Completed {
-        if payment.status == PaymentStatus::Cancelled {
-            tracing::error!(payment.id = %payment.id, "a cancelled payment was captured; granted");
+    let payment = lock(db, owner).await?;
+    let told = std::iter::once(object).chain(object.intent.as_deref());
+    for object in told.clone() {
+        if let Some(reason) = mismatch(&payment, object) {
+            return Ok(Settled::mismatch(reason));
         }
-        book_capture(db, &payment, now).await?;
     }
-    store::set_status(db, &payment, status, failure, now).await?;
-    let is_open = status != PaymentStatus::Completed && !facts.is_processing;
-    let is_ours_to_capture = is_open && facts.is_approved && !facts.is_declined;
-    Ok(if is_ours_to_capture { Settled::ToCapture } else { Settled::Booked(status) })
+    let mut is_ours_to_capture = false;
+    for object in told.clone() {
+        is_ours_to_capture |= record(db, &payment, object, now).await?;
+    }
+    let mut settled: Settled = reckon(db, &payment, now).await?.into();
+    for object in told {
+        if let Some(method) = &object.saved_method {
+            let customer = object.gateway_customer.as_deref();
+            let saved = (payment.method.gateway(), method.as_str(), customer);
+            settled.jobs.extend(methods::remember(db, payment.customer_id, saved, now).await?);
+        }
+    }
+    let is_open =
+        matches!(settled.verdict, Verdict::Booked(PaymentStatus::Pending | PaymentStatus::Failed));
+    if is_open && is_ours_to_capture {
+        settled.jobs.push(Job::capture(payment.customer_id, payment.id, now));
+    }
+    Ok(settled)
+}
+
+/// Merges what one object says into what is known of it; whether its capture is ours to make.
+async fn record(
+    db: &mut PgConnection,
+    payment: &Payment,
+    object: &Object,
+    now: DateTime<Utc>,
+) -> Result<bool, Error> {
+    let gateway = payment.method.gateway();
+    store::own(db, gateway, &object.id, payment, now).await?;
+    store::save_object(db, payment, gateway, &object.id, now).await?;
+    let known = store::lock_facts(db, payment, gateway, &object.id).await?;
+    let facts = merge(known, &object.facts);
+    store::save_facts(db, payment, gateway, &object.id, &facts, now).await?;
+    if let Some(capture_id) = facts.captured.as_ref().and_then(|it| it.capture_id.as_deref()) {
+        store::own(db, gateway, capture_id, payment, now).await?;
+    }
+    Ok(facts.is_approved && !facts.is_processing)
 }
 
 /// Why an object cannot be this payment's, whatever it names (gateways.md §1.4).
@@ -93,56 +152,79 @@ fn mismatch(payment: &Payment, object: &Object) -> Option<String> {
     if named.is_some_and(|named| named != payment.id.to_string()) {
         return Some("it names another payment".to_owned());
     }
+    let customers = (object.gateway_customer.as_deref(), payment.gateway_customer.as_deref());
+    if let (Some(theirs), Some(ours)) = customers
+        && theirs != ours
+        && payment.charged_method.is_some()
+    {
+        return Some("it charges another customer".to_owned());
+    }
     None
 }
 
-/// Gives the customer what a captured payment bought: period and tokens, once.
-pub(super) async fn book_capture(
+/// Which of the payment's objects a capture belongs to.
+pub(super) async fn object_of(
     db: &mut PgConnection,
     payment: &Payment,
-    now: DateTime<Utc>,
-) -> Result<(), Error> {
-    let plan = plans::version(db, payment.plan_id, payment.plan_version).await?;
-    let bought = Bought { payment_id: payment.id, plan, quantity: payment.quantity };
-    let subscription_id = subscriptions::book(db, payment.customer_id, &bought, now).await?;
-    store::set_completed(db, payment, subscription_id, now).await
+    capture: &CaptureRef,
+) -> Result<Option<String>, Error> {
+    let objects = store::objects(db, payment).await?;
+    let is_it = |object: &&super::facts::KnownObject| {
+        let captured = object.facts.captured.as_ref().and_then(|it| it.capture_id.as_deref());
+        Some(object.id.as_str()) == capture.object_id.as_deref()
+            || (captured.is_some() && captured == capture.capture_id.as_deref())
+    };
+    Ok(objects.iter().find(is_it).map(|object| object.id.clone()))
 }
 
-/// Stores which object of the gateway may pay this payment.
-pub(super) async fn remember_object(
+/// Books what a dispute says: frozen while it is open, taken back when it is lost.
+///
+/// Joins the caller's transaction. Saying it again, or saying what was before, changes nothing.
+pub async fn settle_dispute(
     db: &mut PgConnection,
-    payment: &Payment,
-    object: &Object,
+    owner: Owner,
+    told: &DisputeState,
     now: DateTime<Utc>,
-) -> Result<(), Error> {
-    customers::lock(db, payment.customer_id).await?;
+) -> Result<Settled, Error> {
+    let payment = lock(db, owner).await?;
+    if !told.is_ours {
+        return Ok(Settled::mismatch("it is of another account or mode"));
+    }
+    if told.amount.currency != payment.amount.currency {
+        return Ok(Settled::mismatch(format!(
+            "the dispute's currency is {}, expected {}",
+            told.amount.currency, payment.amount.currency
+        )));
+    }
+    let Some(object_id) = object_of(db, &payment, &told.capture).await? else {
+        return Ok(Settled::mismatch("it contests a capture that this payment does not have"));
+    };
+    if told.amount.minor <= 0 {
+        return Ok(Settled::mismatch("it contests nothing"));
+    }
     let gateway = payment.method.gateway();
-    if gateway != GatewayName::Manual {
-        store::own(db, gateway, &object.id, payment, now).await?;
+    let known = store::disputes::stage_of(db, &payment, gateway, &told.id).await?;
+    if known.is_none_or(|known| known < told.stage) {
+        store::disputes::save(db, &payment, &object_id, told, now).await?;
+        warn_of(&payment, told);
+        if told.stage == DisputeStage::Lost {
+            // Who took his money back is not charged while away (rules.md, "Renewal").
+            methods::drop_all(db, payment.customer_id, now).await?;
+        }
     }
-    store::save_object(db, payment, gateway, &object.id, now).await?;
-    store::set_reference(db, payment, &object.id, now).await
+    Ok(reckon(db, &payment, now).await?.into())
 }
 
-/// Learns the gateway's object of a payment whose creation we never saw answered, by asking again
-/// with the same key. Only an id so learned is stored; what an event names proves nothing.
-pub async fn learn_objects(
-    app: &App,
-    gateway: GatewayName,
-    named_payment: &str,
-) -> Result<(), Error> {
-    let Ok(id) = named_payment.parse::<PaymentId>() else { return Ok(()) };
-    let mut db = app.db.acquire().await?;
-    let Some(payment) = store::find_by_id(&mut db, id).await? else { return Ok(()) };
-    if payment.gateway_reference.is_some() || payment.method.gateway() != gateway {
-        return Ok(());
+fn warn_of(payment: &Payment, told: &DisputeState) {
+    match told.stage {
+        DisputeStage::Open => {
+            tracing::error!(payment.id = %payment.id, dispute = told.id, "a dispute was opened");
+        }
+        DisputeStage::Lost => {
+            tracing::error!(payment.id = %payment.id, dispute = told.id, "a dispute was lost");
+        }
+        DisputeStage::Inquiry | DisputeStage::InquiryClosed | DisputeStage::Won => {
+            tracing::info!(payment.id = %payment.id, dispute = told.id, "a dispute moved");
+        }
     }
-    let plan = plans::version(&mut db, payment.plan_id, payment.plan_version).await?;
-    drop(db);
-    let request = intent_request(app, &payment, &plan);
-    let object = app.gateways.get(gateway)?.create_intent(&request).await?;
-    let mut tx = app.db.begin().await?;
-    remember_object(&mut tx, &payment, &object, app.clock.now()).await?;
-    tx.commit().await?;
-    Ok(())
 }

@@ -1,13 +1,16 @@
 //! SQL of payments and what gateways told of them.
 
+pub(super) mod disputes;
+pub(super) mod refunds;
+
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgPool};
 
+use super::facts::{KnownObject, Reckoning};
 use super::list::PaymentView;
-use super::purchase::Purchase;
 use super::{Payment, PaymentMethod, PaymentStatus};
 use crate::error::Error;
-use crate::gateways::{Captured, GatewayName, ObjectFacts};
+use crate::gateways::{Captured, Form, GatewayName, ObjectFacts};
 use crate::ids::{CustomerId, PaymentId, SubscriptionId};
 use crate::money::{Currency, Money};
 
@@ -22,7 +25,38 @@ struct Row {
     method: PaymentMethod,
     status: PaymentStatus,
     gateway_reference: Option<String>,
+    form: Form,
+    object_attempt: i32,
+    gateway_customer: Option<String>,
+    charged_method: Option<String>,
+    success_url: Option<String>,
+    cancel_url: Option<String>,
+    subscription_id: Option<SubscriptionId>,
+    completed_at: Option<DateTime<Utc>>,
+    cancelled_at: Option<DateTime<Utc>>,
+    refunds_late: bool,
+    checks: i32,
     created_at: DateTime<Utc>,
+}
+
+/// Selects whole payments; the rest of the statement follows.
+macro_rules! select_payments {
+    ($tail:literal $(, $argument:expr)* $(,)?) => {
+        sqlx::query_as!(
+            Row,
+            r#"
+            select customer_id as "customer_id: CustomerId", id as "id: PaymentId", plan_id,
+                   plan_version, quantity, amount_minor, currency,
+                   method as "method: PaymentMethod", status as "status: PaymentStatus",
+                   gateway_reference, object_form as "form: Form", object_attempt,
+                   gateway_customer, charged_method, success_url, cancel_url,
+                   subscription_id as "subscription_id: SubscriptionId", completed_at,
+                   cancelled_at, refunds_late, checks, created_at
+            from payments
+            "# + $tail
+            $(, $argument)*
+        )
+    };
 }
 
 impl From<Row> for Payment {
@@ -37,6 +71,17 @@ impl From<Row> for Payment {
             method: row.method,
             status: row.status,
             gateway_reference: row.gateway_reference,
+            form: row.form,
+            object_attempt: u32::try_from(row.object_attempt).expect("the schema checks it"),
+            gateway_customer: row.gateway_customer,
+            charged_method: row.charged_method,
+            success_url: row.success_url,
+            cancel_url: row.cancel_url,
+            subscription_id: row.subscription_id,
+            completed_at: row.completed_at,
+            cancelled_at: row.cancelled_at,
+            refunds_late: row.refunds_late,
+            checks: row.checks,
             created_at: row.created_at,
         }
     }
@@ -46,18 +91,20 @@ fn money(minor: i64, currency: &str) -> Money {
     Money::new(minor, Currency::parse(currency).expect("the schema checks the currency"))
 }
 
-/// Inserts a pending payment.
+/// Inserts a pending payment; the gateway is asked about it from `next_check_at` on.
 pub(super) async fn insert(
     db: &mut PgConnection,
     payment: &Payment,
-    wish: &Purchase,
+    next_check_at: Option<DateTime<Utc>>,
 ) -> sqlx::Result<()> {
     sqlx::query!(
         r#"
         insert into payments
             (customer_id, id, plan_id, plan_version, quantity, amount_minor, currency, method,
-             gateway, status, success_url, cancel_url, created_at, updated_at)
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'pending', $10, $11, $12, $12)
+             gateway, status, object_form, gateway_customer, charged_method, success_url,
+             cancel_url, refunds_late, next_check_at, created_at, updated_at)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'pending', $10, $11, $12, $13, $14, $15, $16,
+                $17, $17)
         "#,
         payment.customer_id as _,
         payment.id as _,
@@ -68,8 +115,13 @@ pub(super) async fn insert(
         payment.amount.currency.as_str(),
         payment.method as _,
         payment.method.gateway() as _,
-        wish.success_url,
-        wish.cancel_url,
+        payment.form as _,
+        payment.gateway_customer,
+        payment.charged_method,
+        payment.success_url,
+        payment.cancel_url,
+        payment.refunds_late,
+        next_check_at,
         payment.created_at,
     )
     .execute(db)
@@ -77,31 +129,27 @@ pub(super) async fn insert(
     .map(drop)
 }
 
-/// The pending payment of the same kind, made after `since`.
+/// The open payment of the same kind, made after `since`. A declined one is open too: another
+/// card may still pay it.
 pub(super) async fn find_same(
     db: &mut PgConnection,
     like: &Payment,
     since: DateTime<Utc>,
 ) -> sqlx::Result<Option<Payment>> {
-    let row = sqlx::query_as!(
-        Row,
-        r#"
-        select customer_id as "customer_id: CustomerId", id as "id: PaymentId", plan_id,
-               plan_version, quantity, amount_minor, currency, method as "method: PaymentMethod",
-               status as "status: PaymentStatus", gateway_reference, created_at
-        from payments
-        where customer_id = $1
-          and status = 'pending'
-          and plan_id = $2
-          and plan_version = $3
-          and quantity = $4
-          and amount_minor = $5
-          and currency = $6
-          and gateway = $7
-          and created_at > $8
-        order by created_at desc
-        limit 1
-        "#,
+    let row = select_payments!(
+        "where customer_id = $1
+           and status in ('pending', 'failed')
+           and charged_method is null
+           and plan_id = $2
+           and plan_version = $3
+           and quantity = $4
+           and amount_minor = $5
+           and currency = $6
+           and gateway = $7
+           and created_at > $8
+         order by created_at desc
+         limit 1
+         for no key update",
         like.customer_id as _,
         like.plan_id,
         like.plan_version,
@@ -134,27 +182,39 @@ pub(super) async fn was_given(db: &mut PgConnection, payment: &Payment) -> sqlx:
     found.fetch_one(db).await
 }
 
+/// Whether the customer paid for the same plan again since `since`.
+pub(super) async fn was_bought_again(
+    db: &mut PgConnection,
+    payment: &Payment,
+    since: DateTime<Utc>,
+) -> sqlx::Result<bool> {
+    let found = sqlx::query_scalar!(
+        r#"
+        select exists (
+            select from payments
+            where customer_id = $1
+              and id <> $2
+              and plan_id = $3
+              and completed_at >= $4
+        ) as "exists!"
+        "#,
+        payment.customer_id as _,
+        payment.id as _,
+        payment.plan_id,
+        since,
+    );
+    found.fetch_one(db).await
+}
+
 /// A customer's payment, as committed.
 pub(super) async fn find(
     db: &mut PgConnection,
     customer_id: CustomerId,
     id: PaymentId,
 ) -> sqlx::Result<Option<Payment>> {
-    let row = sqlx::query_as!(
-        Row,
-        r#"
-        select customer_id as "customer_id: CustomerId", id as "id: PaymentId", plan_id,
-               plan_version, quantity, amount_minor, currency, method as "method: PaymentMethod",
-               status as "status: PaymentStatus", gateway_reference, created_at
-        from payments
-        where customer_id = $1
-          and id = $2
-        "#,
-        customer_id as _,
-        id as _,
-    )
-    .fetch_optional(db)
-    .await?;
+    let row = select_payments!("where customer_id = $1 and id = $2", customer_id as _, id as _)
+        .fetch_optional(db)
+        .await?;
     Ok(row.map(Payment::from))
 }
 
@@ -164,17 +224,8 @@ pub(super) async fn lock(
     customer_id: CustomerId,
     id: PaymentId,
 ) -> sqlx::Result<Option<Payment>> {
-    let row = sqlx::query_as!(
-        Row,
-        r#"
-        select customer_id as "customer_id: CustomerId", id as "id: PaymentId", plan_id,
-               plan_version, quantity, amount_minor, currency, method as "method: PaymentMethod",
-               status as "status: PaymentStatus", gateway_reference, created_at
-        from payments
-        where customer_id = $1
-          and id = $2
-        for no key update
-        "#,
+    let row = select_payments!(
+        "where customer_id = $1 and id = $2 for no key update",
         customer_id as _,
         id as _,
     )
@@ -183,25 +234,81 @@ pub(super) async fn lock(
     Ok(row.map(Payment::from))
 }
 
-/// The payment of that id, whoever owns it: for the worker, which has no customer to ask for.
+/// The payment of that id, whoever owns it: for operators and the worker, who have no customer to
+/// ask for.
 pub(super) async fn find_by_id(
     db: &mut PgConnection,
     id: PaymentId,
 ) -> sqlx::Result<Option<Payment>> {
-    let row = sqlx::query_as!(
-        Row,
-        r#"
-        select customer_id as "customer_id: CustomerId", id as "id: PaymentId", plan_id,
-               plan_version, quantity, amount_minor, currency, method as "method: PaymentMethod",
-               status as "status: PaymentStatus", gateway_reference, created_at
-        from payments
-        where id = $1
-        "#,
-        id as _,
-    )
-    .fetch_optional(db)
-    .await?;
+    let row = select_payments!("where id = $1", id as _).fetch_optional(db).await?;
     Ok(row.map(Payment::from))
+}
+
+/// Payments made or changed in a span, oldest first, after `after`: for reconciliation.
+pub(super) async fn page_since(
+    db: &mut PgConnection,
+    since: DateTime<Utc>,
+    after: Option<PaymentId>,
+    limit: i64,
+) -> sqlx::Result<Vec<Payment>> {
+    let rows = select_payments!(
+        "where updated_at >= $1
+           and amount_minor > 0
+           and gateway <> 'manual'
+           and ($2::uuid is null or id > $2)
+         order by id
+         limit $3",
+        since,
+        after.map(PaymentId::uuid),
+        limit,
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows.into_iter().map(Payment::from).collect())
+}
+
+/// Payments whose gateway is to be asked, the longest overdue first.
+pub(super) async fn to_check(
+    db: &PgPool,
+    now: DateTime<Utc>,
+    limit: i64,
+) -> sqlx::Result<Vec<(CustomerId, PaymentId, i32)>> {
+    let rows = sqlx::query!(
+        r#"
+        select customer_id as "customer_id: CustomerId", id as "id: PaymentId", checks
+        from payments
+        where next_check_at <= $1
+        order by next_check_at
+        limit $2
+        "#,
+        now,
+        limit,
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.customer_id, row.id, row.checks)).collect())
+}
+
+/// Says when the gateway is asked next; `None`: nothing more is expected of it.
+pub(super) async fn set_next_check(
+    db: &mut PgConnection,
+    payment: &Payment,
+    next: Option<DateTime<Utc>>,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        r#"
+        update payments
+        set next_check_at = $3, checks = checks + 1
+        where customer_id = $1
+          and id = $2
+        "#,
+        payment.customer_id as _,
+        payment.id as _,
+        next,
+    )
+    .execute(db)
+    .await
+    .map(drop)
 }
 
 /// Which payment owns an object of a gateway.
@@ -294,7 +401,7 @@ pub(super) async fn lock_facts(
     let row = sqlx::query!(
         r#"
         select captured_minor, captured_at, capture_id, is_declined, is_voided, is_processing,
-               approved_at, failure
+               approved_at, failure, failure_code
         from payment_objects
         where customer_id = $1
           and payment_id = $2
@@ -316,7 +423,7 @@ pub(super) async fn lock_facts(
         is_processing: row.is_processing,
         is_approved: row.approved_at.is_some(),
         failure: row.failure,
-        failure_code: None,
+        failure_code: row.failure_code,
     })
 }
 
@@ -347,7 +454,7 @@ pub(super) async fn save_facts(
         set captured_minor = $5, captured_at = $6, capture_id = $7, is_declined = $8,
             is_voided = $9, is_processing = $10,
             approved_at = case when $11 then coalesce(approved_at, $13) end,
-            failure = $12, updated_at = $13
+            failure = $12, failure_code = $14, updated_at = $13
         where customer_id = $1
           and payment_id = $2
           and gateway = $3
@@ -366,6 +473,7 @@ pub(super) async fn save_facts(
         facts.is_approved,
         facts.failure,
         now,
+        facts.failure_code,
     )
     .execute(db)
     .await?;
@@ -374,16 +482,18 @@ pub(super) async fn save_facts(
 }
 
 /// What is known of all the payment's objects.
-pub(super) async fn all_facts(
+pub(super) async fn objects(
     db: &mut PgConnection,
     payment: &Payment,
-) -> sqlx::Result<Vec<ObjectFacts>> {
+) -> sqlx::Result<Vec<KnownObject>> {
     let rows = sqlx::query!(
         r#"
-        select captured_minor, captured_at, capture_id, is_declined, is_voided
+        select object_id, captured_minor, captured_at, capture_id, is_declined, is_voided,
+               is_processing, approved_at, failure, failure_code
         from payment_objects
         where customer_id = $1
           and payment_id = $2
+        order by created_at, object_id
         "#,
         payment.customer_id as _,
         payment.id as _,
@@ -392,34 +502,148 @@ pub(super) async fn all_facts(
     .await?;
     Ok(rows
         .into_iter()
-        .map(|row| ObjectFacts {
-            captured: captured(payment, row.captured_minor, row.captured_at, row.capture_id),
-            is_declined: row.is_declined,
-            is_voided: row.is_voided,
-            ..ObjectFacts::default()
+        .map(|row| KnownObject {
+            id: row.object_id,
+            facts: ObjectFacts {
+                captured: captured(payment, row.captured_minor, row.captured_at, row.capture_id),
+                is_declined: row.is_declined,
+                is_voided: row.is_voided,
+                is_processing: row.is_processing,
+                is_approved: row.approved_at.is_some(),
+                failure: row.failure,
+                failure_code: row.failure_code,
+            },
         })
         .collect())
 }
 
-/// Saves the status that the facts add up to.
-pub(super) async fn set_status(
+/// How often captures of an object were definitely declined.
+pub(super) async fn capture_attempt(
     db: &mut PgConnection,
     payment: &Payment,
-    status: PaymentStatus,
-    failure: Option<&str>,
+    object_id: &str,
+) -> sqlx::Result<u32> {
+    let attempt = sqlx::query_scalar!(
+        r#"
+        select capture_attempt
+        from payment_objects
+        where customer_id = $1
+          and payment_id = $2
+          and object_id = $3
+        "#,
+        payment.customer_id as _,
+        payment.id as _,
+        object_id,
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(u32::try_from(attempt.unwrap_or(0)).expect("the schema checks it"))
+}
+
+/// Counts a definite decline of the capture numbered `attempt`, once.
+pub(super) async fn count_declined_capture(
+    db: &mut PgConnection,
+    payment: &Payment,
+    object_id: &str,
+    attempt: u32,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        r#"
+        update payment_objects
+        set capture_attempt = capture_attempt + 1
+        where customer_id = $1
+          and payment_id = $2
+          and object_id = $3
+          and capture_attempt = $4
+        "#,
+        payment.customer_id as _,
+        payment.id as _,
+        object_id,
+        i32::try_from(attempt).expect("a small number"),
+    )
+    .execute(db)
+    .await
+    .map(drop)
+}
+
+/// Saves what the facts add up to.
+pub(super) async fn save_reckoning(
+    db: &mut PgConnection,
+    payment: &Payment,
+    reckoned: &Reckoning,
+    failure: (Option<&str>, Option<&str>),
     now: DateTime<Utc>,
 ) -> Result<(), Error> {
+    let is_cancelled = reckoned.status == PaymentStatus::Cancelled;
+    let is_open = matches!(reckoned.status, PaymentStatus::Pending | PaymentStatus::Failed);
     let updated = sqlx::query!(
         r#"
         update payments
-        set status = $3, failure = $4, updated_at = $5
+        set status = $3, refunded_minor = $4, failure = $5, failure_code = $6,
+            cancelled_at = case when $7 then coalesce(cancelled_at, $8) else cancelled_at end,
+            next_check_at = case when $9 then next_check_at end,
+            updated_at = $8
         where customer_id = $1
           and id = $2
         "#,
         payment.customer_id as _,
         payment.id as _,
-        status as _,
-        failure,
+        reckoned.status as _,
+        reckoned.refunded_minor,
+        failure.0,
+        failure.1,
+        is_cancelled,
+        now,
+        is_open,
+    )
+    .execute(db)
+    .await?;
+    assert_eq!(updated.rows_affected(), 1, "a locked payment is there");
+    Ok(())
+}
+
+/// Completes a payment that costs nothing.
+pub(super) async fn set_given(
+    db: &mut PgConnection,
+    payment: &Payment,
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
+    let updated = sqlx::query!(
+        r#"
+        update payments
+        set status = 'completed', updated_at = $3
+        where customer_id = $1
+          and id = $2
+          and amount_minor = 0
+        "#,
+        payment.customer_id as _,
+        payment.id as _,
+        now,
+    )
+    .execute(db)
+    .await?;
+    assert_eq!(updated.rows_affected(), 1, "a free payment is there");
+    Ok(())
+}
+
+/// Saves when the money was booked as arrived, and what it opened or extended.
+pub(super) async fn set_captured(
+    db: &mut PgConnection,
+    payment: &Payment,
+    subscription_id: Option<SubscriptionId>,
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
+    let updated = sqlx::query!(
+        r#"
+        update payments
+        set subscription_id = coalesce($3, subscription_id),
+            completed_at = coalesce(completed_at, $4)
+        where customer_id = $1
+          and id = $2
+        "#,
+        payment.customer_id as _,
+        payment.id as _,
+        subscription_id.map(SubscriptionId::uuid),
         now,
     )
     .execute(db)
@@ -428,23 +652,25 @@ pub(super) async fn set_status(
     Ok(())
 }
 
-/// Saves what the capture opened, and when.
-pub(super) async fn set_completed(
+/// Makes the next object the payment's newest: its form and number are in its idempotency key.
+pub(super) async fn set_next_object(
     db: &mut PgConnection,
     payment: &Payment,
-    subscription_id: SubscriptionId,
+    form: Form,
+    attempt: u32,
     now: DateTime<Utc>,
 ) -> Result<(), Error> {
     let updated = sqlx::query!(
         r#"
         update payments
-        set subscription_id = $3, completed_at = $4
+        set object_form = $3, object_attempt = $4, gateway_reference = null, updated_at = $5
         where customer_id = $1
           and id = $2
         "#,
         payment.customer_id as _,
         payment.id as _,
-        subscription_id as _,
+        form as _,
+        i32::try_from(attempt).expect("a small number"),
         now,
     )
     .execute(db)
@@ -476,22 +702,6 @@ pub(super) async fn set_reference(
     .await?;
     assert_eq!(updated.rows_affected(), 1, "the payment was just inserted or found");
     Ok(())
-}
-
-/// Where the payer's browser goes after paying and after cancelling.
-pub(super) async fn redirects(
-    db: &mut PgConnection,
-    customer_id: CustomerId,
-    id: PaymentId,
-) -> sqlx::Result<(Option<String>, Option<String>)> {
-    let row = sqlx::query!(
-        "select success_url, cancel_url from payments where customer_id = $1 and id = $2",
-        customer_id as _,
-        id as _,
-    )
-    .fetch_one(db)
-    .await?;
-    Ok((row.success_url, row.cancel_url))
 }
 
 /// Payments with an object that was approved before `at` and is not captured.
@@ -533,7 +743,7 @@ pub(super) async fn list(
                p.subscription_id as "subscription_id: SubscriptionId", p.plan_id,
                l.name as plan_name, p.amount_minor, p.currency, p.completed_at,
                p.method as "method: PaymentMethod", p.status as "status: PaymentStatus",
-               p.gateway_reference, p.failure, p.created_at, p.updated_at
+               p.gateway_reference, p.failure, p.refunded_minor, p.created_at, p.updated_at
         from payments p
         join customers c on c.customer_id = p.customer_id
         join plans l on l.id = p.plan_id
@@ -563,8 +773,35 @@ pub(super) async fn list(
             status: row.status,
             gateway_reference: row.gateway_reference,
             failure: row.failure,
+            refunded: money(row.refunded_minor, &row.currency),
             created_at: row.created_at,
             updated_at: row.updated_at,
         })
         .collect())
+}
+
+/// Marks a charge as failed that its gateway declined without making an object.
+pub(super) async fn set_declined(
+    db: &mut PgConnection,
+    payment: &Payment,
+    code: &str,
+    now: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        r#"
+        update payments
+        set status = 'failed', failure = $3, failure_code = $3, next_check_at = null,
+            updated_at = $4
+        where customer_id = $1
+          and id = $2
+          and status = 'pending'
+        "#,
+        payment.customer_id as _,
+        payment.id as _,
+        code,
+        now,
+    )
+    .execute(db)
+    .await
+    .map(drop)
 }

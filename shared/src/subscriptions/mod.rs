@@ -1,6 +1,7 @@
 //! Rights to successive periods.
 
 mod book;
+mod paid;
 mod periods;
 mod store;
 mod view;
@@ -8,6 +9,7 @@ mod view;
 use chrono::{DateTime, Utc};
 
 pub use book::{Bought, book};
+pub use paid::{end_paid, prolong, restore_paid, unused_time};
 pub use view::{View, current, is_live, view_in};
 
 use crate::ids::SubscriptionId;

@@ -3,6 +3,7 @@
 use chrono::{DateTime, Duration, Utc};
 
 use super::Live;
+use crate::ids::PaymentId;
 
 /// What a captured purchase does to the customer's subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,10 +48,69 @@ pub(super) fn place(
     }
 }
 
+/// A period that was paid for and not voided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Paid {
+    /// What paid for it.
+    pub(super) payment_id: PaymentId,
+    /// Its first instant.
+    pub(super) starts_at: DateTime<Utc>,
+    /// The first instant after.
+    pub(super) ends_at: DateTime<Utc>,
+}
+
+/// The periods behind `gone`, moved up by what was left of it at `now`: what is paid for later
+/// starts where the ended one ends.
+pub(super) fn without(periods: &[Paid], gone: Paid, now: DateTime<Utc>) -> Vec<Paid> {
+    let left = (gone.ends_at - gone.starts_at.max(now)).max(Duration::zero());
+    moved(periods, gone, -left)
+}
+
+/// The periods behind `longer`, moved back by `by`: it ends that much later.
+pub(super) fn behind(periods: &[Paid], longer: Paid, by: Duration) -> Vec<Paid> {
+    moved(periods, longer, by)
+}
+
+fn moved(periods: &[Paid], around: Paid, by: Duration) -> Vec<Paid> {
+    let is_behind = |period: &&Paid| {
+        period.payment_id != around.payment_id && period.starts_at >= around.ends_at
+    };
+    let moved = periods.iter().filter(is_behind).map(|period| Paid {
+        starts_at: period.starts_at + by,
+        ends_at: period.ends_at + by,
+        ..*period
+    });
+    if by.is_zero() { Vec::new() } else { moved.collect() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::ids::SubscriptionId;
+
+    fn paid(start: i64, end: i64) -> Paid {
+        Paid { payment_id: PaymentId::new(at(start)), starts_at: at(start), ends_at: at(end) }
+    }
+
+    #[test]
+    fn what_is_paid_behind_an_ended_period_moves_up_to_now() {
+        let (first, second, third) = (paid(0, 30), paid(30, 60), paid(60, 90));
+        let moved = without(&[first, second, third], first, at(10));
+        let spans: Vec<_> = moved.iter().map(|it| (it.starts_at, it.ends_at)).collect();
+        assert_eq!(spans, [(at(10), at(40)), (at(40), at(70))]);
+        let moved = without(&[first, second, third], second, at(10));
+        assert_eq!(moved.len(), 1);
+        assert_eq!((moved[0].starts_at, moved[0].ends_at), (at(30), at(60)));
+        assert!(without(&[first, second], first, at(31)).is_empty());
+    }
+
+    #[test]
+    fn what_is_paid_behind_a_prolonged_period_moves_back() {
+        let (first, second) = (paid(0, 30), paid(30, 60));
+        let moved = behind(&[first, second], first, Duration::days(5));
+        assert_eq!((moved[0].starts_at, moved[0].ends_at), (at(35), at(65)));
+        assert!(behind(&[first, second], second, Duration::days(5)).is_empty());
+    }
     use proptest::prelude::*;
 
     fn at(days: i64) -> DateTime<Utc> {

@@ -4,10 +4,11 @@ use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
 use super::book::Bought;
+use super::periods::Paid;
 use super::view::View;
 use super::{Live, Status};
 use crate::error::Error;
-use crate::ids::{CustomerId, SubscriptionId};
+use crate::ids::{CustomerId, PaymentId, SubscriptionId};
 use crate::plans::{self, Plan};
 use crate::tokens::Tokens;
 
@@ -186,6 +187,7 @@ pub(super) async fn newest(
             from periods
             where customer_id = s.customer_id
               and subscription_id = s.id
+              and voided_at is null
               and starts_at <= $2
             order by starts_at desc
             limit 1
@@ -195,6 +197,7 @@ pub(super) async fn newest(
             from periods
             where customer_id = s.customer_id
               and subscription_id = s.id
+              and voided_at is null
               and starts_at > $2
               and (plan_id, plan_version) is distinct from (p.plan_id, p.plan_version)
             order by starts_at
@@ -232,4 +235,242 @@ pub(super) async fn newest(
         created_at: row.created_at,
         updated_at: row.updated_at,
     }))
+}
+
+/// A payment's period, voided or not.
+pub(super) struct Period {
+    pub(super) subscription_id: SubscriptionId,
+    pub(super) paid: Paid,
+    pub(super) voided_at: Option<DateTime<Utc>>,
+}
+
+/// The period that a payment bought; none for a pack.
+pub(super) async fn period_of(
+    db: &mut PgConnection,
+    customer_id: CustomerId,
+    payment_id: PaymentId,
+) -> sqlx::Result<Option<Period>> {
+    let row = sqlx::query!(
+        r#"
+        select subscription_id as "subscription_id: SubscriptionId", starts_at, ends_at, voided_at
+        from periods
+        where customer_id = $1
+          and payment_id = $2
+        "#,
+        customer_id as _,
+        payment_id as _,
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(row.map(|row| Period {
+        subscription_id: row.subscription_id,
+        paid: Paid { payment_id, starts_at: row.starts_at, ends_at: row.ends_at },
+        voided_at: row.voided_at,
+    }))
+}
+
+/// All periods of a subscription that are not voided, in their order.
+pub(super) async fn periods(
+    db: &mut PgConnection,
+    customer_id: CustomerId,
+    id: SubscriptionId,
+) -> sqlx::Result<Vec<Paid>> {
+    sqlx::query_as!(
+        Paid,
+        r#"
+        select payment_id as "payment_id: PaymentId", starts_at, ends_at
+        from periods
+        where customer_id = $1
+          and subscription_id = $2
+          and voided_at is null
+        order by starts_at
+        "#,
+        customer_id as _,
+        id as _,
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// Marks a period as voided.
+pub(super) async fn void_period(
+    db: &mut PgConnection,
+    customer_id: CustomerId,
+    payment_id: PaymentId,
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
+    let updated = sqlx::query!(
+        r#"
+        update periods
+        set voided_at = $3
+        where customer_id = $1
+          and payment_id = $2
+        "#,
+        customer_id as _,
+        payment_id as _,
+        now,
+    )
+    .execute(db)
+    .await?;
+    assert_eq!(updated.rows_affected(), 1, "a period was just found");
+    Ok(())
+}
+
+/// Puts a voided period back to that span.
+pub(super) async fn restore_period(
+    db: &mut PgConnection,
+    customer_id: CustomerId,
+    period: &Paid,
+) -> Result<(), Error> {
+    let updated = sqlx::query!(
+        r#"
+        update periods
+        set voided_at = null, starts_at = $3, ends_at = $4
+        where customer_id = $1
+          and payment_id = $2
+        "#,
+        customer_id as _,
+        period.payment_id as _,
+        period.starts_at,
+        period.ends_at,
+    )
+    .execute(db)
+    .await?;
+    assert_eq!(updated.rows_affected(), 1, "a period was just found");
+    Ok(())
+}
+
+/// Moves a period to that span.
+pub(super) async fn set_period(
+    db: &mut PgConnection,
+    customer_id: CustomerId,
+    period: &Paid,
+) -> Result<(), Error> {
+    let updated = sqlx::query!(
+        r#"
+        update periods
+        set starts_at = $3, ends_at = $4
+        where customer_id = $1
+          and payment_id = $2
+        "#,
+        customer_id as _,
+        period.payment_id as _,
+        period.starts_at,
+        period.ends_at,
+    )
+    .execute(db)
+    .await?;
+    assert_eq!(updated.rows_affected(), 1, "a period was just found");
+    Ok(())
+}
+
+/// Locks a subscription until the transaction ends.
+pub(super) async fn lock(
+    db: &mut PgConnection,
+    customer_id: CustomerId,
+    id: SubscriptionId,
+) -> sqlx::Result<()> {
+    sqlx::query_scalar!(
+        "select 1 as one from subscriptions where customer_id = $1 and id = $2 for update",
+        customer_id as _,
+        id as _,
+    )
+    .fetch_one(db)
+    .await
+    .map(drop)
+}
+
+/// Ends a subscription: what it had paid for was taken back.
+pub(super) async fn end(
+    db: &mut PgConnection,
+    customer_id: CustomerId,
+    id: SubscriptionId,
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
+    let updated = sqlx::query!(
+        r#"
+        update subscriptions
+        set status = 'expired', ends_at = least(coalesce(ends_at, $3), $3), updated_at = $3
+        where customer_id = $1
+          and id = $2
+        "#,
+        customer_id as _,
+        id as _,
+        now,
+    )
+    .execute(db)
+    .await?;
+    assert_eq!(updated.rows_affected(), 1, "a locked subscription is there");
+    Ok(())
+}
+
+/// Lets a subscription live until `ends_at`; `None`: without end.
+pub(super) async fn reopen(
+    db: &mut PgConnection,
+    customer_id: CustomerId,
+    id: SubscriptionId,
+    ends_at: Option<DateTime<Utc>>,
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
+    let updated = sqlx::query!(
+        r#"
+        update subscriptions
+        set status = case when status = 'expired' then 'active' else status end,
+            ends_at = $3, updated_at = $4
+        where customer_id = $1
+          and id = $2
+        "#,
+        customer_id as _,
+        id as _,
+        ends_at,
+        now,
+    )
+    .execute(db)
+    .await?;
+    assert_eq!(updated.rows_affected(), 1, "a locked subscription is there");
+    Ok(())
+}
+
+/// The subscription without periods that a pack's payment opened and that has ended.
+pub(super) async fn ended_pack(
+    db: &mut PgConnection,
+    customer_id: CustomerId,
+    payment_id: PaymentId,
+) -> sqlx::Result<Option<SubscriptionId>> {
+    sqlx::query_scalar!(
+        r#"
+        select s.id as "id: SubscriptionId"
+        from subscriptions s
+        join payments p on p.customer_id = s.customer_id and p.subscription_id = s.id
+        where s.customer_id = $1
+          and p.id = $2
+          and s.status = 'expired'
+          and not exists (select from periods r
+                          where r.customer_id = s.customer_id and r.subscription_id = s.id)
+        for update of s
+        "#,
+        customer_id as _,
+        payment_id as _,
+    )
+    .fetch_optional(db)
+    .await
+}
+
+/// The customer's newest subscription.
+pub(super) async fn newest_id(
+    db: &mut PgConnection,
+    customer_id: CustomerId,
+) -> sqlx::Result<Option<SubscriptionId>> {
+    sqlx::query_scalar!(
+        r#"
+        select id as "id: SubscriptionId"
+        from subscriptions
+        where customer_id = $1
+        order by created_at desc, id desc
+        limit 1
+        "#,
+        customer_id as _,
+    )
+    .fetch_optional(db)
+    .await
 }

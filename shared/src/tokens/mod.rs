@@ -4,6 +4,7 @@ mod adapt;
 mod consume;
 mod grant;
 mod ledger;
+mod reschedule;
 mod store;
 mod take_back;
 mod usage;
@@ -16,6 +17,7 @@ pub use grant::{Access, NewLot, grant, set_access};
 pub use ledger::{
     Allocation, Entry, EntryKind, GrantSource, InsufficientTokens, Lot, Source, Taken,
 };
+pub use reschedule::{has_lasting, reschedule, unused_of};
 pub use take_back::{Adapted, Entitlement};
 pub use usage::{Balance, Usage, balance, list_usage};
 

@@ -472,3 +472,56 @@ pub(super) async fn usage(
         })
         .collect())
 }
+
+/// Moves all lots of a payment to that span.
+pub(super) async fn move_lots(
+    db: &mut PgConnection,
+    customer_id: CustomerId,
+    payment_id: PaymentId,
+    span: (DateTime<Utc>, DateTime<Utc>),
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        r#"
+        update grants
+        set opens_at = case when is_opened then least(opens_at, $3) else $3 end, expires_at = $4
+        where customer_id = $1
+          and source_kind = 'payment'
+          and source_id = $2
+          and expires_at is not null
+        "#,
+        customer_id as _,
+        payment_id as _,
+        span.0,
+        span.1,
+    )
+    .execute(db)
+    .await
+    .map(drop)
+}
+
+/// What is free, and what was given, of a payment's lots.
+pub(super) async fn unused_of(
+    db: &mut PgConnection,
+    customer_id: CustomerId,
+    payment_id: PaymentId,
+    now: DateTime<Utc>,
+) -> sqlx::Result<(u64, u64)> {
+    let row = sqlx::query!(
+        r#"
+        select coalesce(sum(remaining) filter (
+                   where frozen_at is null and (expires_at is null or expires_at > $3)
+               ), 0)::bigint as "free!",
+               coalesce(sum(tokens), 0)::bigint as "given!"
+        from grants
+        where customer_id = $1
+          and source_kind = 'payment'
+          and source_id = $2
+        "#,
+        customer_id as _,
+        payment_id as _,
+        now,
+    )
+    .fetch_one(db)
+    .await?;
+    Ok((Tokens::from_db(row.free).0, Tokens::from_db(row.given).0))
+}

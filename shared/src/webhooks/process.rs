@@ -7,10 +7,12 @@ use super::EventStatus;
 use super::store::{self, Stored};
 use crate::App;
 use crate::error::Error;
-use crate::gateways::{Gateway, GatewayError, GatewayEvent, Object};
+use crate::gateways::{
+    CaptureRef, DisputeState, Gateway, GatewayError, GatewayEvent, Object, RefundState,
+};
 use crate::ids::WebhookEventId;
-use crate::jobs::Job;
-use crate::payments::{self, Settled};
+use crate::methods;
+use crate::payments::{self, Owner, Settled, Verdict};
 
 /// An event that names a payment of ours by an id we cannot learn waits this long.
 const LEARNING_TIME: Duration = Duration::minutes(15);
@@ -20,11 +22,21 @@ const WAITING_TIME: Duration = Duration::hours(24);
 
 /// What an event turned out to be.
 enum Outcome {
-    Settled(Settled, Option<Job>),
+    /// Acted on and marked, in one transaction.
+    Done,
     Ignored(&'static str),
     /// No payment owns its object; it names this one, if any.
     Unknown(Option<String>),
+    /// Refunds of ours must be answered first.
+    Waits,
     Quarantined(String),
+}
+
+/// What an event tells of a payment.
+enum Telling {
+    Object(Box<Object>),
+    Refund(Box<RefundState>),
+    Dispute(Box<DisputeState>),
 }
 
 /// Acts on an event, once: a repeat finds it done. `Err` means try again.
@@ -34,45 +46,216 @@ pub async fn process(app: &App, id: WebhookEventId) -> Result<(), Error> {
     };
     let gateway = app.gateways.get(event.gateway)?;
     let outcome = match gateway.parse_event(&event.payload) {
-        Ok(GatewayEvent::Ignored(why)) => Outcome::Ignored(why),
-        Ok(GatewayEvent::Snapshot(object)) => act(app, &event, &object).await?,
-        Ok(GatewayEvent::ReadObject(object_id)) => read(app, &event, gateway, &object_id).await?,
-        Ok(GatewayEvent::ReadCapture(capture_id)) => {
-            match gateway.object_of_capture(&capture_id).await {
-                Ok(object_id) => read(app, &event, gateway, &object_id).await?,
-                Err(error) => unreadable(error)?,
-            }
-        }
-        Ok(
-            GatewayEvent::Refund(_)
-            | GatewayEvent::ReadRefund(_)
-            | GatewayEvent::ReadRefundsOf(_)
-            | GatewayEvent::Dispute(_)
-            | GatewayEvent::ReadDispute(_)
-            | GatewayEvent::ReadReversal { .. }
-            | GatewayEvent::ReadSetup(_)
-            | GatewayEvent::ReadMethod { .. }
-            | GatewayEvent::MethodGone(_)
-            | GatewayEvent::CustomerGone(_),
-        ) => Outcome::Ignored("of a kind that is not used"),
+        Ok(told) => match understand(app, &event, gateway, told).await {
+            Err(Error::Gateway(error)) => unreadable(error)?,
+            outcome => outcome?,
+        },
         Err(error) => Outcome::Quarantined(error.to_string()),
     };
     finish(app, &event, outcome).await
 }
 
-async fn read(
+/// Reads what the event only points at, and acts on it. Reads come before the transaction.
+async fn understand(
     app: &App,
     event: &Stored,
     gateway: &dyn Gateway,
-    object_id: &str,
+    told: GatewayEvent,
 ) -> Result<Outcome, Error> {
-    match gateway.fetch_intent(object_id).await {
-        Ok(object) => act(app, event, &object).await,
-        Err(error) => unreadable(error),
+    match told {
+        GatewayEvent::Ignored(why) => Ok(Outcome::Ignored(why)),
+        GatewayEvent::Snapshot(object) => tell(app, event, Telling::Object(object)).await,
+        GatewayEvent::ReadObject(id) => {
+            let object = gateway.fetch_intent(&id).await?;
+            tell(app, event, Telling::Object(Box::new(object))).await
+        }
+        GatewayEvent::ReadCapture(id) => {
+            let object_id = gateway.object_of_capture(&id).await?;
+            let object = gateway.fetch_intent(&object_id).await?;
+            tell(app, event, Telling::Object(Box::new(object))).await
+        }
+        GatewayEvent::Refund(refund) => tell(app, event, Telling::Refund(refund)).await,
+        GatewayEvent::ReadRefund(id) => {
+            let refund = gateway.fetch_refund(&id).await?;
+            know_capture(app, event, gateway, &refund.capture).await?;
+            tell(app, event, Telling::Refund(Box::new(refund))).await
+        }
+        GatewayEvent::ReadRefundsOf(capture) => read_refunds(app, event, gateway, &capture).await,
+        GatewayEvent::Dispute(dispute) => tell(app, event, Telling::Dispute(dispute)).await,
+        GatewayEvent::ReadDispute(id) => {
+            let dispute = gateway.fetch_dispute(&id).await?;
+            know_capture(app, event, gateway, &dispute.capture).await?;
+            tell(app, event, Telling::Dispute(Box::new(dispute))).await
+        }
+        GatewayEvent::ReadReversal { id, capture_id } => {
+            let reversal = gateway.fetch_reversal(&id, &capture_id).await?;
+            know_capture(app, event, gateway, &reversal.capture).await?;
+            tell(app, event, Telling::Dispute(Box::new(reversal))).await
+        }
+        GatewayEvent::ReadSetup(id) => {
+            let is_ours = methods::finish(app, event.gateway, &id).await?;
+            done_if(app, event, is_ours, "a setup that was not begun here").await
+        }
+        GatewayEvent::ReadMethod { id, object_id } => {
+            let payer = payer_of(app, event, object_id.as_deref()).await?;
+            let is_ours = methods::read_named(app, event.gateway, &id, payer).await?;
+            done_if(app, event, is_ours, "a method that was not saved through us").await
+        }
+        GatewayEvent::MethodGone(id) => {
+            let mut tx = app.db.begin().await?;
+            methods::gone(&mut tx, event.gateway, &id, app.clock.now()).await?;
+            end(tx, app, event).await
+        }
+        GatewayEvent::CustomerGone(id) => {
+            let mut tx = app.db.begin().await?;
+            methods::customer_gone(&mut tx, event.gateway, &id, app.clock.now()).await?;
+            end(tx, app, event).await
+        }
     }
 }
 
-/// A gateway that has no such object will not have it later; anything else is tried again.
+/// The customer whose payment an event's object pays.
+async fn payer_of(
+    app: &App,
+    event: &Stored,
+    object_id: Option<&str>,
+) -> Result<Option<crate::ids::CustomerId>, Error> {
+    let Some(object_id) = object_id else { return Ok(None) };
+    let mut db = app.db.acquire().await?;
+    let owner = payments::owner_of(&mut db, event.gateway, object_id).await?;
+    Ok(owner.map(|(customer_id, _)| customer_id))
+}
+
+async fn done_if(
+    app: &App,
+    event: &Stored,
+    is_ours: bool,
+    otherwise: &'static str,
+) -> Result<Outcome, Error> {
+    if is_ours {
+        end(app.db.begin().await?, app, event).await
+    } else {
+        Ok(Outcome::Ignored(otherwise))
+    }
+}
+
+/// Marks the event in the transaction that did its work.
+async fn end(
+    mut tx: sqlx::Transaction<'_, sqlx::Postgres>,
+    app: &App,
+    event: &Stored,
+) -> Result<Outcome, Error> {
+    mark(&mut tx, event, EventStatus::Processed, None, app.clock.now()).await?;
+    tx.commit().await?;
+    Ok(Outcome::Done)
+}
+
+/// Makes sure that we know a capture which an event names by its own id only: PayPal's refund may
+/// be told before its capture.
+async fn know_capture(
+    app: &App,
+    event: &Stored,
+    gateway: &dyn Gateway,
+    capture: &CaptureRef,
+) -> Result<(), Error> {
+    let mut db = app.db.acquire().await?;
+    let owner = payments::owner_of_capture(&mut db, event.gateway, capture).await?;
+    drop(db);
+    let (None, Some(capture_id)) = (owner, capture.capture_id.as_deref()) else { return Ok(()) };
+    let object_id = match &capture.object_id {
+        Some(id) => id.clone(),
+        None => gateway.object_of_capture(capture_id).await?,
+    };
+    let object = gateway.fetch_intent(&object_id).await?;
+    let now = app.clock.now();
+    let mut tx = app.db.begin().await?;
+    let Some(owner) = payments::owner_of(&mut tx, event.gateway, &object_id).await? else {
+        return Ok(());
+    };
+    let settled = payments::settle(&mut tx, owner, &object, now).await?;
+    if matches!(settled.verdict, Verdict::Booked(_)) {
+        tx.commit().await?;
+        settled.jobs.into_iter().for_each(|job| app.doorbell.ring(job));
+    }
+    Ok(())
+}
+
+/// Books all refunds of a capture: the event says only that there is something new.
+async fn read_refunds(
+    app: &App,
+    event: &Stored,
+    gateway: &dyn Gateway,
+    capture: &CaptureRef,
+) -> Result<Outcome, Error> {
+    let refunds = gateway.refunds_of(capture).await?;
+    let mut outcome = Outcome::Done;
+    for refund in refunds {
+        match act(app, event, Telling::Refund(Box::new(refund)), false).await? {
+            Outcome::Done => {}
+            other => outcome = other,
+        }
+    }
+    match outcome {
+        Outcome::Done => end(app.db.begin().await?, app, event).await,
+        other => Ok(other),
+    }
+}
+
+async fn tell(app: &App, event: &Stored, telling: Telling) -> Result<Outcome, Error> {
+    act(app, event, telling, true).await
+}
+
+/// Books what was told and marks the event, in one transaction; `is_all` is false where more of
+/// the same event follows.
+async fn act(app: &App, event: &Stored, telling: Telling, is_all: bool) -> Result<Outcome, Error> {
+    let now = app.clock.now();
+    let mut tx = app.db.begin().await?;
+    if !store::lock_open(&mut tx, event.id).await? {
+        return Ok(Outcome::Done);
+    }
+    let Some(owner) = owner(&mut tx, event, &telling).await? else {
+        return Ok(Outcome::Unknown(match telling {
+            Telling::Object(object) => object.names_payment,
+            Telling::Refund(_) | Telling::Dispute(_) => None,
+        }));
+    };
+    let settled: Settled = match &telling {
+        Telling::Object(object) => payments::settle(&mut tx, owner, object, now).await?,
+        Telling::Refund(refund) => payments::settle_refund(&mut tx, owner, refund, now).await?,
+        Telling::Dispute(dispute) => payments::settle_dispute(&mut tx, owner, dispute, now).await?,
+    };
+    let outcome = match settled.verdict {
+        Verdict::Booked(_) => {
+            if is_all {
+                mark(&mut tx, event, EventStatus::Processed, None, now).await?;
+            }
+            tx.commit().await?;
+            Outcome::Done
+        }
+        Verdict::Waits => Outcome::Waits,
+        Verdict::Mismatch(reason) => Outcome::Quarantined(reason),
+    };
+    settled.jobs.into_iter().for_each(|job| app.doorbell.ring(job));
+    Ok(outcome)
+}
+
+async fn owner(
+    db: &mut PgConnection,
+    event: &Stored,
+    telling: &Telling,
+) -> Result<Option<Owner>, Error> {
+    match telling {
+        Telling::Object(object) => payments::owner_of(db, event.gateway, &object.id).await,
+        Telling::Refund(refund) => {
+            payments::owner_of_capture(db, event.gateway, &refund.capture).await
+        }
+        Telling::Dispute(dispute) => {
+            payments::owner_of_capture(db, event.gateway, &dispute.capture).await
+        }
+    }
+}
+
+/// What a gateway refuses to show now it will not show later; anything else is tried again.
 fn unreadable(error: GatewayError) -> Result<Outcome, Error> {
     match error {
         GatewayError::Refused { .. }
@@ -87,26 +270,6 @@ fn unreadable(error: GatewayError) -> Result<Outcome, Error> {
     }
 }
 
-/// Books what the object says and marks the event, in one transaction.
-async fn act(app: &App, event: &Stored, object: &Object) -> Result<Outcome, Error> {
-    let now = app.clock.now();
-    let mut tx = app.db.begin().await?;
-    if !store::lock_open(&mut tx, event.id).await? {
-        return Ok(Outcome::Settled(Settled::ToCapture, None));
-    }
-    let owner = payments::owner_of(&mut tx, event.gateway, &object.id).await?;
-    let Some(owner) = owner else {
-        return Ok(Outcome::Unknown(object.names_payment.clone()));
-    };
-    let settled = payments::settle(&mut tx, owner, object, now).await?;
-    let job = (settled == Settled::ToCapture).then(|| Job::capture(owner.0, owner.1, now));
-    if !matches!(settled, Settled::Mismatch(_)) {
-        mark(&mut tx, event, EventStatus::Processed, None, now).await?;
-        tx.commit().await?;
-    }
-    Ok(Outcome::Settled(settled, job))
-}
-
 async fn mark(
     db: &mut PgConnection,
     event: &Stored,
@@ -117,22 +280,23 @@ async fn mark(
     Ok(store::set_status(db, event.id, status, error, now).await?)
 }
 
-/// Records what the event turned out to be, where [`act`] has not done it already.
+/// Records what the event turned out to be, where it is not marked already.
 async fn finish(app: &App, event: &Stored, outcome: Outcome) -> Result<(), Error> {
     let now = app.clock.now();
     let (status, error) = match outcome {
-        Outcome::Settled(Settled::Booked(_) | Settled::ToCapture, job) => {
-            if let Some(job) = job {
-                app.doorbell.ring(job);
-            }
-            return Ok(());
-        }
-        Outcome::Settled(Settled::Mismatch(reason), _) | Outcome::Quarantined(reason) => {
+        Outcome::Done => return Ok(()),
+        Outcome::Quarantined(reason) => {
             tracing::error!(event.id = %event.id, reason, "webhook event quarantined");
             (EventStatus::Quarantined, reason)
         }
         Outcome::Ignored(why) => (EventStatus::Ignored, why.to_owned()),
         Outcome::Unknown(named) => return wait(app, event, named.as_deref(), now).await,
+        Outcome::Waits => {
+            let why = "a refund of ours has no answer yet: this may be its";
+            let mut db = app.db.acquire().await?;
+            let next = now + backoff(event.attempts);
+            return Ok(store::set_waiting(&mut db, event.id, next, why).await?);
+        }
     };
     let mut db = app.db.acquire().await?;
     mark(&mut db, event, status, Some(&error), now).await

@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgPool};
 
 use super::EventStatus;
+use super::list::EventView;
 use crate::gateways::{GatewayName, VerifiedEvent};
 use crate::ids::WebhookEventId;
 
@@ -200,4 +201,82 @@ pub(super) async fn due(
     .fetch_all(db)
     .await?;
     Ok(rows.into_iter().map(|row| (row.id, row.attempts)).collect())
+}
+
+/// Up to when a gateway's list of events was read.
+pub(super) async fn cursor(
+    db: &PgPool,
+    gateway: GatewayName,
+) -> sqlx::Result<Option<DateTime<Utc>>> {
+    sqlx::query_scalar!("select events_from from gateway_cursors where gateway = $1", gateway as _)
+        .fetch_optional(db)
+        .await
+}
+
+/// Saves up to when a gateway's list of events was read.
+pub(super) async fn set_cursor(
+    db: &PgPool,
+    gateway: GatewayName,
+    events_from: DateTime<Utc>,
+    now: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        r#"
+        insert into gateway_cursors (gateway, events_from, updated_at)
+        values ($1, $2, $3)
+        on conflict (gateway) do update
+        set events_from = excluded.events_from, updated_at = excluded.updated_at
+        "#,
+        gateway as _,
+        events_from,
+        now,
+    )
+    .execute(db)
+    .await
+    .map(drop)
+}
+
+/// Opens an event again that a person had to look at; false if it is none of those.
+pub(super) async fn reopen(
+    db: &PgPool,
+    id: WebhookEventId,
+    now: DateTime<Utc>,
+) -> sqlx::Result<bool> {
+    let updated = sqlx::query!(
+        r#"
+        update webhook_events
+        set status = 'received', next_attempt_at = $2, received_at = $2, processed_at = null
+        where id = $1
+          and status in ('quarantined', 'failed', 'ignored', 'processed')
+        "#,
+        id as _,
+        now,
+    )
+    .execute(db)
+    .await?;
+    Ok(updated.rows_affected() == 1)
+}
+
+/// The newest events, of that status or all.
+pub(super) async fn list(
+    db: &PgPool,
+    status: Option<EventStatus>,
+    limit: i64,
+) -> sqlx::Result<Vec<EventView>> {
+    sqlx::query_as!(
+        EventView,
+        r#"
+        select id as "id: WebhookEventId", gateway as "gateway: GatewayName", gateway_event_id,
+               kind, status as "status: EventStatus", attempts, last_error, received_at,
+               processed_at
+        from webhook_events
+        where $1::webhook_event_status is null or status = $1
+        order by id desc
+        limit $2
+        "#,
+        status as Option<EventStatus>,
+        limit,
+    )
+    .fetch_all(db)
+    .await
 }

@@ -18,7 +18,7 @@ use shared::jobs::{Job, QUEUE};
 use shared::money::Currency;
 use shared::plans::{self, NewPlan};
 use shared::tokens::Tokens;
-use shared::{App, Clock, check, payments, webhooks};
+use shared::{App, Clock, check, methods, payments, webhooks};
 use simulator::{Settings as SimulatorSettings, Simulator};
 use tokio::net::TcpListener;
 
@@ -65,6 +65,7 @@ pub fn settings(
             ("PAYPAL_CLIENT_SECRET", gateway.paypal_client_secret),
             ("PAYPAL_WEBHOOK_ID", gateway.paypal_webhook_id),
             ("PAYPAL_MERCHANT_ID", gateway.paypal_merchant_id),
+            ("PAYPAL_VAULT", "true".to_owned()),
             ("PAYPAL_API_BASE", simulator.paypal_url().to_owned()),
             ("PAYPAL_CERT_ROOTS", roots.display().to_string()),
             ("PAYPAL_CERT_RESOLVE", simulator.paypal_tls_addr().to_string()),
@@ -180,7 +181,8 @@ impl TestApp {
         for _round in 0..10 {
             let soon = self.clock.now() + chrono::Duration::minutes(1);
             let mut jobs = webhooks::due(&self.app, soon).await.unwrap();
-            jobs.extend(payments::to_capture(&self.app, soon).await.unwrap());
+            jobs.extend(payments::due(&self.app, self.clock.now()).await.unwrap());
+            jobs.extend(methods::to_read(&self.app, soon).await.unwrap());
             jobs.extend(self.queued().await);
             if jobs.is_empty() {
                 return;
