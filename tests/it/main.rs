@@ -5,6 +5,7 @@ mod access;
 mod crash;
 mod paypal;
 mod purchase;
+mod take_back;
 mod tidy;
 mod tokens;
 mod webhooks;

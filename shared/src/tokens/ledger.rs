@@ -373,8 +373,7 @@ impl Account {
         self.balance = self.balance.minus(tokens);
         let kind = EntryKind::Consumed;
         let change = Change { kind, tokens: -tokens.to_db(), debt: 0, lots: taken };
-        let entry = self.post(change, request, now);
-        entry.id = id;
+        let entry = self.post_as(id, change, request, now);
         entry.used = tokens;
         Ok(entry)
     }
@@ -387,8 +386,13 @@ impl Account {
     }
 
     /// Writes the entry of a change that was just made to lots, balance and debt.
-    pub(super) fn post(
+    pub(super) fn post(&mut self, change: Change, request: Request, at: DateTime<Utc>) {
+        self.post_as(EntryId::new(at), change, request, at);
+    }
+
+    fn post_as(
         &mut self,
+        id: EntryId,
         change: Change,
         request: Request,
         at: DateTime<Utc>,
@@ -397,7 +401,7 @@ impl Account {
         let available = self.available(at);
         self.entries.push(Entry {
             seq: self.last_seq,
-            id: EntryId::new(at),
+            id,
             kind: change.kind,
             tokens: change.tokens,
             debt: change.debt,
