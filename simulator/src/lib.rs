@@ -47,6 +47,7 @@ pub use crate::faults::{Fault, Trouble, When};
 pub use crate::journal::Call;
 pub use crate::paypal::Funding;
 pub use crate::settings::Settings;
+pub use crate::stripe::DisputeOutcome;
 pub use crate::truth::Truth;
 
 /// One of the two companies that are simulated.

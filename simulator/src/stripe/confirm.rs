@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::cards::{AUTHENTICATION_FAILED, AUTHENTICATION_REQUIRED, Aftermath, Decline, Verdict};
+use super::cards::{AUTHENTICATION_FAILED, AUTHENTICATION_REQUIRED, Decline, Verdict};
 use super::charges::{Charge, Ending};
 use super::error::StripeError;
 use super::intents::{self, tell, unexpected};
@@ -261,11 +261,4 @@ fn process(turn: &mut Turn<'_>, id: &str) {
     intent.status = Status::Processing;
     refunds::tell_charge_of(turn, "charge.pending", id);
     tell(turn, "payment_intent.processing", id);
-}
-
-impl Aftermath {
-    /// Returns whether the payer's bank contests the charge at once.
-    pub(super) fn is_disputed(self) -> bool {
-        self == Aftermath::Disputed
-    }
 }

@@ -1,9 +1,12 @@
 //! Stripe's API: who calls, what is asked, and the way to the operation.
 
+mod acts;
 mod cards;
 mod charges;
 mod confirm;
+pub(crate) mod control;
 mod customers;
+mod disputes;
 mod error;
 mod events;
 mod expand;
@@ -25,6 +28,7 @@ use serde_json::{Value, json};
 
 use self::charges::{Charge, Refund};
 use self::customers::Customer;
+use self::disputes::Dispute;
 use self::form::Params;
 use self::idempotency::{Begun, Keys};
 use self::objects::{Intent, PaymentMethod};
@@ -35,6 +39,8 @@ use crate::{Gateway, ids};
 
 pub(crate) use self::cards::CARDS;
 pub(crate) use self::confirm::{Attempt, authenticate, confirm, settle};
+pub use self::disputes::DisputeOutcome;
+pub(crate) use self::disputes::DisputeStatus;
 pub(crate) use self::error::StripeError;
 pub(crate) use self::objects::Status;
 pub(crate) use self::refunds::settle as settle_refund;
@@ -47,6 +53,8 @@ pub(crate) struct Books {
     pub(crate) refunds: Table<Refund>,
     pub(crate) customers: Table<Customer>,
     pub(crate) methods: Table<PaymentMethod>,
+    #[serde(default)]
+    pub(crate) disputes: Table<Dispute>,
     keys: Keys,
 }
 
@@ -298,6 +306,10 @@ fn route(
         ("GET", ["refunds", id]) => refunds::fetch(turn, id, params),
         ("POST", ["refunds", id]) => refunds::update(turn, id, params),
         ("GET", ["charges", id]) => refunds::charge(turn, id, params),
+        ("GET", ["disputes"]) => disputes::list(turn, params),
+        ("GET", ["disputes", id]) => disputes::fetch(turn, id, params),
+        ("POST", ["disputes", id]) => disputes::update(turn, id, params),
+        ("POST", ["disputes", id, "close"]) => disputes::close(turn, id, params),
         ("GET", ["events"]) => events::list(turn, params),
         ("GET", ["events", id]) => events::fetch(turn, id, params),
         (method, _) => Err(StripeError::unrecognized(method, &inbound.path)),

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::cards::Aftermath;
 use super::charges::{Charge, Refund};
+use super::disputes;
 use super::error::StripeError;
 use super::form::{self, Metadata, Params};
 use super::intents;
@@ -28,10 +29,14 @@ pub(super) fn tell_charge_of(turn: &mut Turn<'_>, kind: &str, intent: &str) {
 pub(super) fn dispute_if_troubled(turn: &mut Turn<'_>, intent: &str) {
     let books = &turn.world.stripe;
     let charge = books.intents.find(intent).and_then(|intent| intent.latest_charge.clone());
-    let charge = charge.and_then(|id| books.charges.find(&id));
-    if charge.is_some_and(|charge| charge.aftermath.is_disputed()) {
-        tracing::debug!("disputes are not simulated yet");
-    }
+    let charge = charge.and_then(|id| books.charges.find(&id)).expect("it was charged before");
+    let is_inquiry = match charge.aftermath {
+        Aftermath::Disputed => false,
+        Aftermath::Inquired => true,
+        Aftermath::Quiet | Aftermath::RefundPends | Aftermath::RefundFails => return,
+    };
+    let charge = charge.id.clone();
+    disputes::open(turn, &charge, is_inquiry, None).expect("nobody contested it before");
 }
 
 fn payment_id_of(turn: &Turn<'_>, intent: &str) -> Option<String> {
@@ -92,7 +97,7 @@ pub(super) fn create(turn: &mut Turn<'_>, mut params: Params) -> Result<Value, S
     params.finish()?;
     let charge_id = charge_for(turn, charge, intent)?;
     let charge = turn.world.stripe.charges.find(&charge_id).expect("it was found before");
-    let amount = refundable(charge, amount)?;
+    let amount = refundable(charge, amount, disputes::holds(&turn.world.stripe, &charge_id))?;
     let mut metadata = Metadata::new();
     form::merge_some(&mut metadata, wish);
     let refund = Refund {
@@ -106,7 +111,10 @@ pub(super) fn create(turn: &mut Turn<'_>, mut params: Params) -> Result<Value, S
         reason: reason.map(str::to_owned),
         status: match charge.aftermath {
             Aftermath::RefundPends => "pending".into(),
-            Aftermath::Quiet | Aftermath::Disputed | Aftermath::RefundFails => "succeeded".into(),
+            Aftermath::Quiet
+            | Aftermath::Disputed
+            | Aftermath::Inquired
+            | Aftermath::RefundFails => "succeeded".into(),
         },
         failure_reason: None,
         has_reference: false,
@@ -124,7 +132,7 @@ pub(super) fn create(turn: &mut Turn<'_>, mut params: Params) -> Result<Value, S
 }
 
 /// Refuses to give back more than is there.
-fn refundable(charge: &Charge, amount: Option<i64>) -> Result<i64, StripeError> {
+fn refundable(charge: &Charge, amount: Option<i64>, is_held: bool) -> Result<i64, StripeError> {
     if charge.amount_captured == 0 {
         let text = format!("Charge {} has no captured money to refund.", charge.id);
         return Err(StripeError::state("charge_not_refundable", text));
@@ -133,7 +141,7 @@ fn refundable(charge: &Charge, amount: Option<i64>) -> Result<i64, StripeError> 
         let text = format!("Charge {} has already been refunded.", charge.id);
         return Err(StripeError::state("charge_already_refunded", text));
     }
-    if charge.is_disputed {
+    if is_held {
         let text = format!("Charge {} has been charged back; cannot issue a refund.", charge.id);
         return Err(StripeError::state("charge_disputed", text));
     }
@@ -163,6 +171,10 @@ fn add_refunded(turn: &mut Turn<'_>, charge_id: &str, amount: i64) {
     let kind = if amount > 0 { "charge.refunded" } else { "charge.updated" };
     let news = News { kind, object, object_id: charge_id, payment_id };
     turn.tell_stripe_change(news, &before);
+    let charge = turn.world.stripe.charges.find(charge_id);
+    if charge.is_some_and(|charge| charge.refundable() == 0) {
+        disputes::end_inquiry(turn, charge_id);
+    }
 }
 
 /// Tells the bank's reference of a refund.

@@ -10,5 +10,6 @@ mod paypal;
 mod paypal_proof;
 mod strict;
 mod stripe;
+mod stripe_disputes;
 mod stripe_idempotency;
 mod stripe_refunds;
