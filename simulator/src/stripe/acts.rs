@@ -1,6 +1,7 @@
 //! What payers, their banks and the merchant's dashboard do at Stripe, for tests and the control API.
 
 use super::disputes::{self, DisputeOutcome};
+use super::refunds;
 use crate::acts::Refusal;
 use crate::world::{Cause, Core, Turn};
 use crate::{Simulator, stripe};
@@ -16,6 +17,18 @@ impl Core {
 }
 
 impl Simulator {
+    /// Refunds an intent at the dashboard: the refund names nothing of ours. Gives its id.
+    ///
+    /// `amount` is in minor units; none: all that is left.
+    pub fn refund_stripe(&self, intent_id: &str, amount: Option<i64>) -> Result<String, Refusal> {
+        self.inner.core.act(|turn| refunds::at_dashboard(turn, intent_id, amount))
+    }
+
+    /// Takes back a refund that is `pending`; it becomes `canceled`.
+    pub fn cancel_stripe_refund(&self, refund_id: &str) -> Result<(), Refusal> {
+        self.inner.core.act(|turn| refunds::call_off(turn, refund_id))
+    }
+
     /// Has the payer's bank contest an intent's or a charge's money; gives the dispute's id.
     ///
     /// An inquiry moves no money. `amount` is in minor units; none: all that was not refunded.

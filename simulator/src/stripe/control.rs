@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::disputes::{self, DisputeOutcome};
+use super::refunds;
 use crate::acts::Refusal;
 use crate::world::Core;
 
@@ -19,6 +20,8 @@ type Shared = State<Arc<Core>>;
 /// The routes under `/_sim/stripe/` beside those for intents.
 pub(crate) fn routes() -> Router<Arc<Core>> {
     Router::new()
+        .route("/_sim/stripe/intents/{id}/refund", post(refund))
+        .route("/_sim/stripe/refunds/{id}/cancel", post(cancel_refund))
         .route("/_sim/stripe/disputes", post(open_dispute))
         .route("/_sim/stripe/disputes/{id}/escalate", post(escalate_dispute))
         .route("/_sim/stripe/disputes/{id}/settle", post(settle_dispute))
@@ -36,6 +39,25 @@ fn done(result: Result<(), Refusal>) -> Response {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
         Err(refusal) => refusal.into_response(),
     }
+}
+
+#[derive(Debug, Deserialize)]
+struct Amount {
+    amount: Option<i64>,
+}
+
+/// `POST /_sim/stripe/intents/{id}/refund {"amount": null}`: as a person does at the dashboard.
+async fn refund(
+    State(core): Shared,
+    Path(id): Path<String>,
+    Json(Amount { amount }): Json<Amount>,
+) -> Response {
+    made(core.act(|turn| refunds::at_dashboard(turn, &id, amount)))
+}
+
+/// `POST /_sim/stripe/refunds/{id}/cancel`
+async fn cancel_refund(State(core): Shared, Path(id): Path<String>) -> Response {
+    done(core.act(|turn| refunds::call_off(turn, &id)))
 }
 
 #[derive(Debug, Deserialize)]

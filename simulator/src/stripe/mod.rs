@@ -297,14 +297,20 @@ fn route(
         ("GET", ["customers", id]) => customers::fetch(turn, id, params),
         ("POST", ["customers", id]) => customers::update(turn, id, params),
         ("DELETE", ["customers", id]) => customers::delete(turn, id, params),
+        ("GET", ["customers", id, "payment_methods"]) => methods::list_of(turn, id, params),
+        ("GET", ["customers", customer, "payment_methods", id]) => {
+            methods::fetch_of(turn, customer, id, params)
+        }
         ("GET", ["payment_methods"]) => methods::list(turn, params),
         ("GET", ["payment_methods", id]) => methods::fetch(turn, id, params),
+        ("POST", ["payment_methods", id]) => methods::update(turn, id, params),
         ("POST", ["payment_methods", id, "attach"]) => methods::attach(turn, id, params),
         ("POST", ["payment_methods", id, "detach"]) => methods::detach(turn, id, params),
         ("POST", ["refunds"]) => refunds::create(turn, params),
         ("GET", ["refunds"]) => refunds::list(turn, params),
         ("GET", ["refunds", id]) => refunds::fetch(turn, id, params),
         ("POST", ["refunds", id]) => refunds::update(turn, id, params),
+        ("POST", ["refunds", id, "cancel"]) => refunds::cancel(turn, id, params),
         ("GET", ["charges", id]) => refunds::charge(turn, id, params),
         ("GET", ["disputes"]) => disputes::list(turn, params),
         ("GET", ["disputes", id]) => disputes::fetch(turn, id, params),

@@ -12,4 +12,5 @@ mod strict;
 mod stripe;
 mod stripe_disputes;
 mod stripe_idempotency;
+mod stripe_methods;
 mod stripe_refunds;
