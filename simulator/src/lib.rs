@@ -296,7 +296,7 @@ impl Simulator {
 
     /// Moves the simulator's clock.
     pub fn advance_clock(&self, by: TimeDelta) {
-        self.inner.core.clock.advance(by);
+        self.inner.core.advance(by);
     }
 
     /// Returns the simulator's time.
