@@ -140,6 +140,7 @@ impl Simulator {
         tasks.spawn(server::serve(paypal_listener, None, paypal.clone()));
         tasks.spawn(server::serve(tls_listener, Some(tls), paypal));
         tasks.spawn(delivery::run(Arc::clone(&core)));
+        tasks.spawn(stripe::watch(Arc::clone(&core)));
         let inner = Inner { core, paypal_tls_addr, tasks: Mutex::new(tasks) };
         Ok(Simulator { inner: Arc::new(inner) })
     }

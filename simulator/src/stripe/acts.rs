@@ -1,10 +1,28 @@
 //! What payers, their banks and the merchant's dashboard do at Stripe, for tests and the control API.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use super::disputes::{self, DisputeOutcome};
 use super::{confirm, refunds, sessions, setups};
 use crate::acts::Refusal;
 use crate::world::{Cause, Core, Turn};
 use crate::{Simulator, stripe};
+
+/// How late the end of a session may be noticed when nobody looks at it.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
+
+/// Ends what time ends, although nobody asks.
+pub(crate) async fn watch(core: Arc<Core>) {
+    loop {
+        tokio::time::sleep(WATCH_EVERY).await;
+        let now = core.clock.now().timestamp();
+        let is_due = sessions::due(&core.world().stripe, now).next().is_some();
+        if is_due {
+            core.turn(Cause::default(), sessions::expire_due);
+        }
+    }
+}
 
 impl Core {
     /// Does something at Stripe that no call of its API asked for.

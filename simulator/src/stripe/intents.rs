@@ -210,6 +210,7 @@ pub(super) fn confirm(
     if secret.as_ref().is_some_and(|secret| *secret != intent.client_secret) {
         return Err(StripeError::missing("payment_intent", id, "intent"));
     }
+    sessions::check_free(&turn.world.stripe, intent.session.as_ref())?;
     wishes::check_return_url(intent.automatic.as_deref(), &how)?;
     let intent = turn.world.stripe.intents.find_mut(id).expect("it was found before");
     replace(&mut intent.setup_future_usage, wishes.setup_future_usage.map(str::to_owned));

@@ -43,6 +43,7 @@ use crate::table::Table;
 use crate::world::{Core, Turn};
 use crate::{Gateway, ids};
 
+pub(crate) use self::acts::watch;
 pub(crate) use self::cards::{BANK_DEBIT, CARDS};
 pub(crate) use self::confirm::{Attempt, authenticate, confirm, settle};
 pub use self::disputes::DisputeOutcome;
@@ -347,6 +348,7 @@ fn route(
         ("GET", ["refunds", id]) => refunds::fetch(turn, id, params),
         ("POST", ["refunds", id]) => refunds::update(turn, id, params),
         ("POST", ["refunds", id, "cancel"]) => refunds::cancel(turn, id, params),
+        ("GET", ["charges"]) => refunds::charges(turn, params),
         ("GET", ["charges", id]) => refunds::charge(turn, id, params),
         ("GET", ["disputes"]) => disputes::list(turn, params),
         ("GET", ["disputes", id]) => disputes::fetch(turn, id, params),

@@ -307,6 +307,22 @@ pub(super) fn update(
     fetch(turn, id, Params::default())
 }
 
+/// `GET /v1/charges`
+pub(super) fn charges(turn: &Turn<'_>, mut params: Params) -> Result<Value, StripeError> {
+    let page = Page::take(&mut params)?;
+    let intent = params.text("payment_intent")?;
+    let customer = params.text("customer")?;
+    let span = Span::take(&mut params, "created")?;
+    params.finish()?;
+    let found = turn.world.stripe.charges.iter().rev().filter(|charge| {
+        intent.as_ref().is_none_or(|intent| *intent == charge.payment_intent)
+            && (customer.is_none() || charge.customer == customer)
+            && span.contains(charge.created)
+    });
+    let found = found.map(|charge| (charge.id.as_str(), charge)).collect();
+    page.cut("/v1/charges", found, Charge::json)
+}
+
 /// `GET /v1/charges/{id}`
 pub(super) fn charge(turn: &Turn<'_>, id: &str, params: Params) -> Result<Value, StripeError> {
     params.finish()?;

@@ -140,6 +140,10 @@ async fn a_refund_is_asked_of_the_charge_as_well_and_found_by_it() {
     let odd = kit.post("/v1/refunds", &[("charge", charge.as_str()), ("reason", "bored")]).await;
     let list = kit.get(&format!("/v1/refunds?charge={charge}")).await;
 
+    let charges = kit
+        .get(&format!("/v1/charges?payment_intent={}", kit.simulator.truth()[0].object_id))
+        .await;
+    assert_eq!(charges.body["data"][0]["id"], charge.as_str());
     assert_eq!(refund.body["reason"], "duplicate");
     assert_eq!(refund.body["charge"], charge.as_str());
     assert_eq!(odd.body["error"]["param"], "reason");

@@ -119,13 +119,15 @@ async fn an_expired_session_cancels_its_intent_and_takes_no_money() {
     let intent = read(&kit, &id).await["payment_intent"]["id"].as_str().unwrap().to_owned();
 
     let direct = kit.post(&format!("/v1/payment_intents/{intent}/cancel"), &[]).await;
+    let confirm = format!("/v1/payment_intents/{intent}/confirm");
+    let confirmed = kit.post(&confirm, &[("payment_method", "pm_card_visa")]).await;
     let path = format!("/v1/checkout/sessions/{id}/expire");
     let expired = kit.post(&path, &[]).await;
     let again = kit.post(&path, &[]).await;
     let late = kit.simulator.pay_stripe_session(&id, "pm_card_visa");
     let around = kit.simulator.pay_stripe(&intent, "pm_card_visa");
 
-    assert_eq!(direct.status, 400, "only the session may cancel it");
+    assert_eq!((direct.status, confirmed.status), (400, 400), "it is the session's");
     assert_eq!((&expired.body["status"], &expired.body["url"]), (&json!("expired"), &Value::Null));
     assert_eq!(again.status, 400);
     assert!(late.is_err() && around.is_err());
@@ -361,4 +363,34 @@ async fn customers_remove_their_own_cards_in_the_portal_and_go_back() {
     assert!(after.contains("No card is kept."), "{after}");
     assert_eq!(kit.kinds().last().map(String::as_str), Some("payment_method.detached"));
     assert_eq!((unknown.status, nobody.code()), (400, "resource_missing"));
+}
+
+#[tokio::test]
+async fn money_set_aside_on_a_session_is_paid_when_it_is_captured() {
+    let kit = Kit::start().await;
+    let id = session(&kit, &[("payment_intent_data[capture_method]", "manual")]).await.id();
+    kit.simulator.pay_stripe_session(&id, "pm_card_visa").unwrap();
+    let held = read(&kit, &id).await;
+    let intent = held["payment_intent"]["id"].as_str().unwrap();
+
+    kit.post(&format!("/v1/payment_intents/{intent}/capture"), &[]).await;
+
+    assert_eq!((&held["status"], &held["payment_status"]), (&json!("complete"), &json!("unpaid")));
+    assert_eq!(read(&kit, &id).await["payment_status"], "paid");
+    let told = kit.kinds().into_iter().filter(|kind| kind.starts_with("checkout.")).count();
+    assert_eq!(told, 1, "no delayed method was involved");
+}
+
+#[tokio::test]
+async fn a_dispute_and_a_refund_of_a_sessions_money_are_told_by_its_intent() {
+    let kit = Kit::start().await;
+    let id = session(&kit, &[]).await.id();
+    kit.simulator.pay_stripe_session(&id, "pm_card_visa").unwrap();
+    let intent = read(&kit, &id).await["payment_intent"]["id"].as_str().unwrap().to_owned();
+
+    kit.simulator.refund_stripe(&intent, Some(99)).unwrap();
+    kit.simulator.open_stripe_dispute(&intent, false, None).unwrap();
+
+    let truth = kit.simulator.truth().remove(0);
+    assert_eq!((truth.refunded_minor, truth.disputed_minor), (99, 1000));
 }

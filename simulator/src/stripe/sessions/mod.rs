@@ -217,24 +217,27 @@ pub(crate) fn expire(turn: &mut Turn<'_>, id: &str) -> Result<(), StripeError> {
     Ok(())
 }
 
+/// Returns the open sessions whose time is over.
+pub(super) fn due(books: &Books, now: i64) -> impl Iterator<Item = &Session> {
+    let sessions = books.sessions.iter();
+    sessions.filter(move |s| s.status == SessionStatus::Open && s.expires_at <= now)
+}
+
 /// Ends the open sessions whose time is over.
 pub(crate) fn expire_due(turn: &mut Turn<'_>) {
-    let now = turn.unix();
-    let sessions = turn.world.stripe.sessions.iter();
-    let due = sessions.filter(|s| s.status == SessionStatus::Open && s.expires_at <= now);
-    let due: Vec<_> = due.map(|session| session.id.clone()).collect();
+    let due: Vec<_> =
+        due(&turn.world.stripe, turn.unix()).map(|session| session.id.clone()).collect();
     for id in due {
         expire(turn, &id).expect("it is open");
     }
 }
 
-/// Refuses to touch the intent of an open session but through the session.
+/// Refuses to confirm or cancel the intent of an open session but through the session.
 pub(super) fn check_free(books: &Books, session: Option<&String>) -> Result<(), StripeError> {
     let session = session.and_then(|id| books.sessions.find(id));
     match session {
         Some(session) if session.status == SessionStatus::Open => {
-            let text = "You cannot cancel the intent of a Checkout Session. Expire the Checkout \
-                        Session instead.";
+            let text = "You cannot perform this action on PaymentIntents created by Checkout.";
             Err(StripeError::invalid(text).saved())
         }
         Some(_) | None => Ok(()),

@@ -203,6 +203,7 @@ pub(super) fn confirm_by_call(
         return Err(StripeError::missing("setupintent", id, "intent"));
     }
     let how = Confirming { off_session: false, return_url: return_url.clone() };
+    sessions::check_free(&turn.world.stripe, setup.session.as_ref())?;
     wishes::check_return_url(setup.automatic.as_deref(), &how)?;
     confirm(turn, id, &Attempt { payment_method, off_session: false, return_url })?;
     Ok(find(&turn.world.stripe, id)?.json())
