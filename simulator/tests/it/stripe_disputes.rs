@@ -1,5 +1,7 @@
 //! Disputes at Stripe.
 
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Value, json};
 use simulator::DisputeOutcome;
 
@@ -200,4 +202,77 @@ async fn disputes_are_opened_and_decided_over_http_too() {
 
     assert_eq!((escalated.status, lost.status, again.status), (204, 204, 422));
     assert_eq!(kit.simulator.truth()[0].lost_minor, 1099);
+}
+
+/// What may happen to money that was paid.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Refund(i64),
+    SettleRefund(bool),
+    CallOffRefund,
+    Dispute { inquiry: bool },
+    Escalate,
+    Settle(DisputeOutcome),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let outcomes = [DisputeOutcome::Won, DisputeOutcome::Lost, DisputeOutcome::WarningClosed];
+    prop_oneof![
+        (1..700_i64).prop_map(Step::Refund),
+        any::<bool>().prop_map(Step::SettleRefund),
+        Just(Step::CallOffRefund),
+        any::<bool>().prop_map(|inquiry| Step::Dispute { inquiry }),
+        Just(Step::Escalate),
+        proptest::sample::select(outcomes.to_vec()).prop_map(Step::Settle),
+    ]
+}
+
+/// Takes a step; one that is refused changes nothing.
+fn take(kit: &Kit, intent: &str, refunds: &mut Vec<String>, dispute: &mut String, step: Step) {
+    let simulator = &kit.simulator;
+    let refund = refunds.last().cloned().unwrap_or_default();
+    match step {
+        Step::Refund(amount) => refunds.extend(simulator.refund_stripe(intent, Some(amount))),
+        Step::SettleRefund(success) => {
+            let _ = simulator.settle_stripe_refund(&refund, success);
+        }
+        Step::CallOffRefund => {
+            let _ = simulator.cancel_stripe_refund(&refund);
+        }
+        Step::Dispute { inquiry } => {
+            if let Ok(id) = simulator.open_stripe_dispute(intent, inquiry, None) {
+                *dispute = id;
+            }
+        }
+        Step::Escalate => {
+            let _ = simulator.escalate_stripe_dispute(dispute);
+        }
+        Step::Settle(outcome) => {
+            let _ = simulator.settle_stripe_dispute(dispute, outcome);
+        }
+    }
+}
+
+#[test]
+fn whatever_happens_no_more_leaves_than_was_paid() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let kit = runtime.block_on(Kit::start());
+    let mut runner = TestRunner::new(Config { cases: 64, ..Config::default() });
+
+    let result = runner.run(&proptest::collection::vec(step(), 1..16), |steps| {
+        kit.simulator.reset();
+        let intent = runtime.block_on(kit.intent()).id();
+        kit.simulator.pay_stripe(&intent, "pm_card_pendingRefund").unwrap();
+        let (mut refunds, mut dispute) = (Vec::new(), String::new());
+        for step in steps {
+            take(&kit, &intent, &mut refunds, &mut dispute, step);
+            let truth = kit.simulator.truth().remove(0);
+            let parts = [truth.refunded_minor, truth.disputed_minor, truth.lost_minor];
+            prop_assert!(parts.iter().all(|part| *part >= 0), "{truth:?}");
+            prop_assert!(parts.iter().sum::<i64>() <= truth.captured_minor, "{truth:?}");
+        }
+        Ok(())
+    });
+
+    result.unwrap();
 }

@@ -102,9 +102,13 @@ fn begin(turn: &mut Turn<'_>, dispute: Dispute) -> String {
     id
 }
 
-/// Turns an open inquiry into a chargeback: the money is withdrawn.
+/// Turns an open inquiry into a chargeback: the money is withdrawn, but none that was refunded since.
 pub(crate) fn escalate(turn: &mut Turn<'_>, id: &str) -> Result<(), StripeError> {
-    let status = find(&turn.world.stripe, id)?.status;
+    let books = &turn.world.stripe;
+    let dispute = find(books, id)?;
+    let status = dispute.status;
+    let charge = books.charges.find(&dispute.charge).expect("a dispute is of a charge");
+    let rest = charge.refundable();
     if !status.is_open_inquiry() {
         let text = format!("Dispute {id} is {} and no open inquiry.", status.as_str());
         return Err(StripeError::invalid(text));
@@ -112,6 +116,7 @@ pub(crate) fn escalate(turn: &mut Turn<'_>, id: &str) -> Result<(), StripeError>
     change(turn, id, "charge.dispute.updated", |dispute| {
         dispute.status = DisputeStatus::NeedsResponse;
         dispute.is_inquiry = false;
+        dispute.amount = dispute.amount.min(rest);
     });
     move_money(turn, id, true);
     Ok(())
