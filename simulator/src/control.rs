@@ -208,18 +208,20 @@ async fn reset(State(core): Shared) -> StatusCode {
 }
 
 #[derive(Debug, Deserialize)]
-struct Method {
-    payment_method: String,
+pub(crate) struct Method {
+    pub(crate) payment_method: String,
 }
 
-fn answer(result: Result<String, Refusal>) -> Response {
+/// Answers with an object's status, or with why not.
+pub(crate) fn answer(result: Result<String, Refusal>) -> Response {
     match result {
         Ok(status) => Json(json!({ "status": status })).into_response(),
         Err(refusal) => refusal.into_response(),
     }
 }
 
-fn done(result: Result<(), Refusal>) -> Response {
+/// Answers that it is done, or why not.
+pub(crate) fn done(result: Result<(), Refusal>) -> Response {
     match result {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
         Err(refusal) => refusal.into_response(),
@@ -236,8 +238,8 @@ async fn pay_stripe(
 }
 
 #[derive(Debug, Deserialize)]
-struct Success {
-    success: bool,
+pub(crate) struct Success {
+    pub(crate) success: bool,
 }
 
 /// `POST /_sim/stripe/intents/{id}/authenticate {"success": true}`

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
@@ -13,6 +12,7 @@ use serde_json::json;
 use super::disputes::{self, DisputeOutcome};
 use super::{acts, refunds, sessions};
 use crate::acts::Refusal;
+use crate::control::{Method, Success, answer, done};
 use crate::world::Core;
 
 type Shared = State<Arc<Core>>;
@@ -39,37 +39,13 @@ fn made(result: Result<String, Refusal>) -> Response {
     }
 }
 
-fn done(result: Result<(), Refusal>) -> Response {
-    match result {
-        Ok(()) => StatusCode::NO_CONTENT.into_response(),
-        Err(refusal) => refusal.into_response(),
-    }
-}
-
-fn stands(result: Result<String, Refusal>) -> Response {
-    match result {
-        Ok(status) => Json(json!({ "status": status })).into_response(),
-        Err(refusal) => refusal.into_response(),
-    }
-}
-
-#[derive(Debug, Deserialize)]
-struct Method {
-    payment_method: String,
-}
-
-#[derive(Debug, Deserialize)]
-struct Success {
-    success: bool,
-}
-
 /// `POST /_sim/stripe/setup-intents/{id}/setup {"payment_method": "pm_card_visa"}`
 async fn set_up(
     State(core): Shared,
     Path(id): Path<String>,
     Json(method): Json<Method>,
 ) -> Response {
-    stands(core.act(|turn| acts::set_up(turn, &id, &method.payment_method)))
+    answer(core.act(|turn| acts::set_up(turn, &id, &method.payment_method)))
 }
 
 /// `POST /_sim/stripe/setup-intents/{id}/authenticate {"success": true}`
@@ -78,7 +54,7 @@ async fn prove(
     Path(id): Path<String>,
     Json(Success { success }): Json<Success>,
 ) -> Response {
-    stands(core.act(|turn| acts::prove(turn, &id, success)))
+    answer(core.act(|turn| acts::prove(turn, &id, success)))
 }
 
 /// `POST /_sim/stripe/sessions/{id}/pay {"payment_method": "pm_card_visa"}`
@@ -87,7 +63,7 @@ async fn pay_session(
     Path(id): Path<String>,
     Json(method): Json<Method>,
 ) -> Response {
-    stands(core.act(|turn| sessions::pay(turn, &id, &method.payment_method)))
+    answer(core.act(|turn| sessions::pay(turn, &id, &method.payment_method)))
 }
 
 /// `POST /_sim/stripe/sessions/{id}/authenticate {"success": true}`
@@ -96,7 +72,7 @@ async fn prove_session(
     Path(id): Path<String>,
     Json(Success { success }): Json<Success>,
 ) -> Response {
-    stands(core.act(|turn| sessions::authenticate(turn, &id, success)))
+    answer(core.act(|turn| sessions::authenticate(turn, &id, success)))
 }
 
 /// `POST /_sim/stripe/sessions/{id}/expire`
