@@ -44,6 +44,7 @@ pub(crate) fn routes() -> Router<Arc<Core>> {
         .route("/_sim/stripe/intents/{id}/authenticate", post(authenticate_stripe))
         .route("/_sim/stripe/intents/{id}/settle", post(settle_stripe))
         .route("/_sim/stripe/refunds/{id}/settle", post(settle_stripe_refund))
+        .merge(crate::stripe::control::routes())
         .route("/_sim/paypal/orders/{id}/approve", post(approve_paypal))
         .route("/_sim/paypal/captures/{id}/settle", post(settle_paypal))
         .route("/_sim/paypal/next-capture", post(next_capture))
@@ -196,7 +197,7 @@ struct Advance {
 
 /// `POST /_sim/clock {"advance_ms": 86400000}`
 async fn advance(State(core): Shared, Json(by): Json<Advance>) -> Json<Value> {
-    core.clock.advance(TimeDelta::milliseconds(by.advance_ms));
+    core.advance(TimeDelta::milliseconds(by.advance_ms));
     clock(State(core)).await
 }
 
@@ -207,18 +208,20 @@ async fn reset(State(core): Shared) -> StatusCode {
 }
 
 #[derive(Debug, Deserialize)]
-struct Method {
-    payment_method: String,
+pub(crate) struct Method {
+    pub(crate) payment_method: String,
 }
 
-fn answer(result: Result<String, Refusal>) -> Response {
+/// Answers with an object's status, or with why not.
+pub(crate) fn answer(result: Result<String, Refusal>) -> Response {
     match result {
         Ok(status) => Json(json!({ "status": status })).into_response(),
         Err(refusal) => refusal.into_response(),
     }
 }
 
-fn done(result: Result<(), Refusal>) -> Response {
+/// Answers that it is done, or why not.
+pub(crate) fn done(result: Result<(), Refusal>) -> Response {
     match result {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
         Err(refusal) => refusal.into_response(),
@@ -235,8 +238,8 @@ async fn pay_stripe(
 }
 
 #[derive(Debug, Deserialize)]
-struct Success {
-    success: bool,
+pub(crate) struct Success {
+    pub(crate) success: bool,
 }
 
 /// `POST /_sim/stripe/intents/{id}/authenticate {"success": true}`

@@ -47,6 +47,7 @@ pub use crate::faults::{Fault, Trouble, When};
 pub use crate::journal::Call;
 pub use crate::paypal::Funding;
 pub use crate::settings::Settings;
+pub use crate::stripe::DisputeOutcome;
 pub use crate::truth::Truth;
 
 /// One of the two companies that are simulated.
@@ -139,6 +140,7 @@ impl Simulator {
         tasks.spawn(server::serve(paypal_listener, None, paypal.clone()));
         tasks.spawn(server::serve(tls_listener, Some(tls), paypal));
         tasks.spawn(delivery::run(Arc::clone(&core)));
+        tasks.spawn(stripe::watch(Arc::clone(&core)));
         let inner = Inner { core, paypal_tls_addr, tasks: Mutex::new(tasks) };
         Ok(Simulator { inner: Arc::new(inner) })
     }
@@ -295,7 +297,7 @@ impl Simulator {
 
     /// Moves the simulator's clock.
     pub fn advance_clock(&self, by: TimeDelta) {
-        self.inner.core.clock.advance(by);
+        self.inner.core.advance(by);
     }
 
     /// Returns the simulator's time.

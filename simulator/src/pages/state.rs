@@ -59,7 +59,26 @@ pub(super) async fn stripe(State(core): State<Arc<Core>>) -> Response {
             status: intent.status.as_str(),
         }
     });
-    let payments = payments.collect();
+    let sessions = world.stripe.sessions.iter().rev().take(SHOWN).map(|session| {
+        let is_open = session.status == stripe::sessions::SessionStatus::Open;
+        PaymentRow {
+            id: session.id.clone(),
+            link: if is_open { format!("/c/pay/{}", session.id) } else { String::new() },
+            amount: String::new(),
+            status: session.status.as_str(),
+        }
+    });
+    let disputes = world.stripe.disputes.iter().rev().take(SHOWN).map(|dispute| {
+        let decimals = money::stripe_decimals(&dispute.currency).unwrap_or(2);
+        let amount = money::to_decimal(dispute.amount, decimals);
+        PaymentRow {
+            id: dispute.id.clone(),
+            link: String::new(),
+            amount: format!("{amount} {}", dispute.currency.to_uppercase()),
+            status: dispute.status.as_str(),
+        }
+    });
+    let payments = payments.chain(sessions).chain(disputes).collect();
     page(StatusCode::OK, &draw(&world, Gateway::Stripe, payments))
 }
 

@@ -113,11 +113,13 @@ async fn the_first_page_of_each_gateway_shows_its_state() {
     let endpoint = kit.endpoint(&[]).await;
     let intent = kit.paid_intent().await;
     endpoint.first("payment_intent.succeeded").await;
+    let dispute = kit.simulator.open_stripe_dispute(&intent, true, None).unwrap();
     let order = kit.order(&kit.token().await).await.id();
 
     let (_, stripe) = read(&kit, kit.simulator.stripe_url()).await;
     let (_, paypal) = read(&kit, kit.simulator.paypal_url()).await;
 
+    assert!(stripe.contains(&dispute) && stripe.contains("warning_needs_response"), "{stripe}");
     assert!(stripe.contains(&intent) && stripe.contains("payment_intent.succeeded"), "{stripe}");
     assert!(paypal.contains(&order) && paypal.contains("PAYER_ACTION_REQUIRED"), "{paypal}");
 }
