@@ -1,6 +1,7 @@
 //! Stripe: payment intents through async-stripe's types, on a transport of our own.
 
 mod events;
+pub mod money;
 pub mod signature;
 mod transport;
 
