@@ -47,6 +47,7 @@ pub use crate::faults::{Fault, Trouble, When};
 pub use crate::journal::Call;
 pub use crate::paypal::Funding;
 pub use crate::settings::Settings;
+pub use crate::stripe::DisputeOutcome;
 pub use crate::truth::Truth;
 
 /// One of the two companies that are simulated.
@@ -295,7 +296,7 @@ impl Simulator {
 
     /// Moves the simulator's clock.
     pub fn advance_clock(&self, by: TimeDelta) {
-        self.inner.core.clock.advance(by);
+        self.inner.core.advance(by);
     }
 
     /// Returns the simulator's time.

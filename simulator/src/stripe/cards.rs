@@ -62,6 +62,8 @@ pub(crate) enum Aftermath {
     Quiet,
     /// The payer's bank contests the charge at once.
     Disputed,
+    /// The payer's bank asks about the charge at once, without taking the money.
+    Inquired,
     /// Refunds stay pending until the control API settles them.
     RefundPends,
     /// Refunds succeed and then fail.
@@ -99,6 +101,9 @@ const fn troubled(
 ) -> Card {
     Card { number, methods, brand: "visa", verdict: Verdict::Approve, aftermath }
 }
+
+/// Stands for every method whose bank answers days later.
+pub(crate) const BANK_DEBIT: &str = "pm_usBankAccount_processing";
 
 /// Every card the simulator knows; any other number is refused as incorrect.
 pub(crate) const CARDS: &[Card] = &[
@@ -180,10 +185,10 @@ pub(crate) const CARDS: &[Card] = &[
         Verdict::Authenticate { always: true },
     ),
     troubled("4000000000000259", &["pm_card_createDispute"], Aftermath::Disputed),
+    troubled("4000000000001976", &["pm_card_createDisputeInquiry"], Aftermath::Inquired),
     troubled("4000000000007726", &["pm_card_pendingRefund"], Aftermath::RefundPends),
     troubled("4000000000005126", &["pm_card_refundFail"], Aftermath::RefundFails),
-    // Stands for every method whose bank answers days later.
-    card("4000000000000010", &["pm_usBankAccount_processing"], Verdict::Process),
+    card("4000000000000010", &[BANK_DEBIT], Verdict::Process),
 ];
 
 impl Card {
