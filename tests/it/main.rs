@@ -5,6 +5,7 @@ mod access;
 mod crash;
 mod paypal;
 mod purchase;
+mod stripe_gateway;
 mod tidy;
 mod tokens;
 mod webhooks;
