@@ -5,6 +5,7 @@ mod access;
 mod crash;
 mod paypal;
 mod purchase;
+mod stripe_gateway;
 mod take_back;
 mod tidy;
 mod tokens;

@@ -6,19 +6,24 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::{Client, Method, StatusCode};
+use axum::http::HeaderValue;
+use reqwest::{Client, Method, Response};
 use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use stripe_client_core::{
-    CustomizedStripeRequest, RequestBuilder, StripeClient, StripeClientErr, StripeMethod, VERSION,
+    CustomizedStripeRequest, RequestBuilder, StripeClient, StripeMethod, StripeRequest, VERSION,
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use url::Url;
 
+use super::errors::{Failure, Refusal, Unreadable};
 use crate::gateways::GatewayError;
 
 /// Calls in flight at once; a slow Stripe must not take every task of the process.
 const MAX_IN_FLIGHT: usize = 32;
+
+/// How long a call waits for its turn: as long as half of the call itself may take.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Stripe's API by HTTP.
 pub(super) struct Transport {
@@ -48,6 +53,12 @@ impl Transport {
     pub(super) fn without_key(&self) -> Call<'_> {
         Call { transport: self, key: None }
     }
+
+    async fn turn(&self) -> Result<SemaphorePermit<'_>, Failure> {
+        let turn = tokio::time::timeout(PATIENCE, self.in_flight.acquire()).await;
+        let busy = || GatewayError::Unavailable("too many calls in flight".to_owned());
+        Ok(turn.map_err(|_elapsed| Failure::NoAnswer(busy()))?.expect("never closed"))
+    }
 }
 
 /// An HTTP client for a gateway: 2 s to connect, 10 s in all, no redirects.
@@ -66,22 +77,12 @@ pub(super) struct Call<'a> {
     key: Option<&'a str>,
 }
 
-impl StripeClientErr for GatewayError {
-    fn deserialize_err(msg: impl std::fmt::Display) -> Self {
-        Self::Malformed(msg.to_string())
-    }
-}
-
 impl StripeClient for Call<'_> {
-    type Err = GatewayError;
+    type Err = Failure;
 
-    async fn execute(&self, request: CustomizedStripeRequest) -> Result<Body, GatewayError> {
+    async fn execute(&self, request: CustomizedStripeRequest) -> Result<Body, Failure> {
         let (request, _overrides) = request.into_pieces();
-        let _permit = self.transport.in_flight.acquire().await.expect("never closed");
-        let response = self.request(request).send().await.map_err(|error| no_answer(&error))?;
-        let status = response.status();
-        let body = response.bytes().await.map_err(|error| no_answer(&error))?;
-        if status.is_success() { Ok(body) } else { Err(refusal(status, &body)) }
+        self.body(&request).await
     }
 }
 
@@ -89,30 +90,100 @@ impl StripeClient for Call<'_> {
 type Body = bytes::Bytes;
 
 impl Call<'_> {
-    fn request(&self, request: RequestBuilder) -> reqwest::RequestBuilder {
+    /// Sends one of async-stripe's requests and reads of the answer what `T` wants.
+    pub(super) async fn ask<T: DeserializeOwned>(
+        &self,
+        request: &(impl StripeRequest + Sync),
+    ) -> Result<T, Failure> {
+        self.send(&request.build()).await
+    }
+
+    /// As [`Call::ask`], for a request that async-stripe's light crates do not have.
+    pub(super) async fn send<T: DeserializeOwned>(
+        &self,
+        request: &RequestBuilder,
+    ) -> Result<T, Failure> {
+        let body = self.body(request).await?;
+        Ok(serde_json::from_slice(&body).map_err(|error| Unreadable::of(&error))?)
+    }
+
+    async fn body(&self, request: &RequestBuilder) -> Result<Body, Failure> {
+        if !is_sound(&request.path) {
+            return Err(Failure::NoSuchId);
+        }
+        let _turn = self.transport.turn().await?;
+        let (response, body) = match self.exchange(request).await {
+            // A pooled connection may have died unseen. Reading twice changes nothing.
+            Err(error) if matches!(request.method, StripeMethod::Get) && !error.is_timeout() => {
+                self.exchange(request).await
+            }
+            answer => answer,
+        }
+        .map_err(|error| Failure::NoAnswer(no_answer(&error)))?;
+        if response.is_success() {
+            return Ok(body);
+        }
+        let header = |name: &str| Some(response.headers.get(name)?.to_str().ok()?.to_owned());
+        Err(Failure::Refused(Box::new(Refusal::read(response.status, &body, header))))
+    }
+
+    async fn exchange(&self, request: &RequestBuilder) -> reqwest::Result<(Head, Body)> {
+        let response = self.request(request).send().await?;
+        let head = Head::of(&response);
+        Ok((head, response.bytes().await?))
+    }
+
+    fn request(&self, request: &RequestBuilder) -> reqwest::RequestBuilder {
         let method = match request.method {
             StripeMethod::Get => Method::GET,
             StripeMethod::Post => Method::POST,
             StripeMethod::Delete => Method::DELETE,
         };
         let mut url = format!("{}{}", self.transport.base, request.path);
-        if let Some(query) = request.query.filter(|query| !query.is_empty()) {
+        if let Some(query) = request.query.as_ref().filter(|query| !query.is_empty()) {
             url = format!("{url}?{query}");
         }
         let mut http = self
             .transport
             .http
             .request(method, url)
+            // reqwest marks it as sensitive, so that no log of headers shows it.
             .bearer_auth(self.transport.secret_key.expose_secret())
-            .header("stripe-version", VERSION.as_str());
+            .header("stripe-version", HeaderValue::from_static(VERSION.as_str()));
         if let Some(key) = self.key {
             http = http.header("idempotency-key", key);
         }
-        if let Some(body) = request.body {
-            http = http.header("content-type", "application/x-www-form-urlencoded").body(body);
+        if let Some(body) = &request.body {
+            http =
+                http.header("content-type", "application/x-www-form-urlencoded").body(body.clone());
         }
         http
     }
+}
+
+/// What is told before a body.
+struct Head {
+    status: u16,
+    headers: reqwest::header::HeaderMap,
+}
+
+impl Head {
+    fn of(response: &Response) -> Self {
+        Self { status: response.status().as_u16(), headers: response.headers().clone() }
+    }
+
+    fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+}
+
+/// Whether a path is made of Stripe's words and ids only: an id that somebody else wrote must not
+/// lead to another path.
+fn is_sound(path: &str) -> bool {
+    let is_word = |word: &str| {
+        !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    };
+    path.strip_prefix('/').is_some_and(|path| path.split('/').all(is_word))
 }
 
 /// A connection error says where it failed, never what was sent.
@@ -127,39 +198,47 @@ pub(crate) fn no_answer(error: &reqwest::Error) -> GatewayError {
     GatewayError::Unavailable(what.to_owned())
 }
 
-#[derive(Deserialize)]
-struct ErrorBody {
-    error: ErrorDetail,
-}
-
-#[derive(Deserialize)]
-struct ErrorDetail {
-    #[serde(rename = "type")]
-    kind: Option<String>,
-    code: Option<String>,
-    decline_code: Option<String>,
-}
-
-/// Sorts Stripe's errors into retry, refuse and alert (docs.stripe.com/error-handling).
-fn refusal(status: StatusCode, body: &[u8]) -> GatewayError {
-    let detail = serde_json::from_slice::<ErrorBody>(body).ok().map(|body| body.error);
-    let word = |detail: ErrorDetail| detail.decline_code.or(detail.code).or(detail.kind);
-    let code = detail.and_then(word).unwrap_or_else(|| "unknown".to_owned());
-    match status.as_u16() {
-        401 | 403 => GatewayError::Misconfigured("Stripe refused our key"),
-        409 | 429 | 500.. => GatewayError::Unavailable(format!("{status} {code}")),
-        400 if code == "rate_limit" || code == "lock_timeout" => {
-            GatewayError::Unavailable(format!("{status} {code}"))
-        }
-        _ => GatewayError::Refused { code },
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use stripe_core::customer::{CreateCustomer, RetrieveCustomer, RetrieveCustomerReturned};
+    use stripe_core::payment_intent::RetrievePaymentIntent;
 
     use super::*;
+
+    fn transport() -> Transport {
+        let _installed_before = rustls::crypto::ring::default_provider().install_default();
+        Transport::new(&"http://127.0.0.1:1/".parse().unwrap(), "sk_test_canary".into())
+    }
+
+    #[test]
+    fn every_call_names_the_version_that_we_were_tested_with() {
+        let transport = transport();
+        let call = transport.with_key("key-1");
+        let request = call.request(&RetrievePaymentIntent::new("pi_1").build()).build().unwrap();
+
+        assert_eq!(request.headers()["stripe-version"], "2026-09-30.endive");
+        assert_eq!(request.headers()["idempotency-key"], "key-1");
+        assert_eq!(request.url().as_str(), "http://127.0.0.1:1/v1/payment_intents/pi_1");
+    }
+
+    #[test]
+    fn a_request_that_is_shown_does_not_show_the_key() {
+        let transport = transport();
+        let call = transport.without_key();
+        let request = call.request(&RetrievePaymentIntent::new("pi_1").build()).build().unwrap();
+
+        assert!(request.headers()["authorization"].is_sensitive());
+        assert!(!format!("{request:?}").contains("canary"));
+    }
+
+    #[test]
+    fn an_id_never_leads_to_another_path() {
+        assert!(is_sound("/payment_intents/pi_1/cancel"));
+        for path in ["/payment_intents/", "/refunds/..", "/refunds/a?b", "/refunds/%2e", "refunds"]
+        {
+            assert!(!is_sound(path), "{path}");
+        }
+    }
 
     /// Run by `tests/clients/run`, which starts localstripe.
     #[tokio::test]
