@@ -68,6 +68,16 @@ pub struct Stripe {
     pub account: Option<String>,
 }
 
+/// How a webhook of PayPal's is proven.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum PayPalProof {
+    /// By its signature and PayPal's certificate.
+    #[default]
+    Certificate,
+    /// By asking PayPal's API.
+    Api,
+}
+
 /// PayPal's settings.
 #[derive(Debug, Clone)]
 pub struct PayPal {
@@ -87,6 +97,8 @@ pub struct PayPal {
     pub cert_roots: Option<String>,
     /// `PAYPAL_CERT_RESOLVE`: where certificates are fetched instead of DNS (not in production).
     pub cert_resolve: Option<SocketAddr>,
+    /// `PAYPAL_WEBHOOK_PROOF`: certificate (default) or api.
+    pub proof: PayPalProof,
 }
 
 /// Who may call as a customer.
@@ -258,6 +270,14 @@ fn paypal(reader: &mut Reader<'_>) -> Option<PayPal> {
             false
         }
     };
+    let proof = match reader.text("PAYPAL_WEBHOOK_PROOF").as_deref() {
+        None | Some("certificate") => PayPalProof::Certificate,
+        Some("api") => PayPalProof::Api,
+        Some(_) => {
+            reader.errors.push("PAYPAL_WEBHOOK_PROOF is not certificate or api".to_owned());
+            PayPalProof::Certificate
+        }
+    };
     let cert_roots = reader.text("PAYPAL_CERT_ROOTS").and_then(|path| {
         let pem = std::fs::read_to_string(path).ok();
         if pem.is_none() {
@@ -274,6 +294,7 @@ fn paypal(reader: &mut Reader<'_>) -> Option<PayPal> {
         api_base: base(reader, "PAYPAL_API_BASE", paypal_base(is_live)),
         cert_roots,
         cert_resolve: reader.parsed("PAYPAL_CERT_RESOLVE", "an address like 127.0.0.1:8443"),
+        proof,
     })
 }
 
