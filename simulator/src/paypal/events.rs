@@ -18,6 +18,7 @@ pub(super) const EVENT_BASE: &str = "https://api.sandbox.paypal.com";
 fn resource_type(kind: &str) -> (&'static str, Option<&'static str>) {
     match kind {
         "PAYMENT.CAPTURE.REFUNDED" | "PAYMENT.CAPTURE.REVERSED" => ("refund", Some("2.0")),
+        _ if kind.starts_with("PAYMENT.REFUND.") => ("refund", Some("2.0")),
         _ if kind.starts_with("PAYMENT.CAPTURE.") => ("capture", Some("2.0")),
         _ if kind.starts_with("VAULT.") => ("payment_token", Some("3.0")),
         _ if kind.starts_with("CUSTOMER.DISPUTE.") => ("dispute", None),
@@ -87,17 +88,12 @@ pub(super) fn list(turn: &Turn<'_>, inbound: &Inbound) -> Result<Value, PayPalEr
     let (mut size, mut kind, mut transaction) = (10, None, None);
     let (mut from, mut to) = (None, None);
     for (name, value) in form_urlencoded::parse(inbound.query.as_bytes()) {
-        let instant = || {
-            chrono::DateTime::parse_from_rfc3339(&value).map_err(|_| {
-                PayPalError::invalid("INVALID_PARAMETER_SYNTAX", &name, "Not a date and time.")
-            })
-        };
         match &*name {
             "page_size" => size = value.parse().unwrap_or(10).clamp(1, 300),
             "event_type" => kind = Some(value.into_owned()),
             "transaction_id" => transaction = Some(value.into_owned()),
-            "start_time" => from = Some(instant()?),
-            "end_time" => to = Some(instant()?),
+            "start_time" => from = Some(super::instant(&name, &value)?),
+            "end_time" => to = Some(super::instant(&name, &value)?),
             _ => {}
         }
     }

@@ -2,11 +2,13 @@
 
 mod captures;
 mod certificates;
+mod disputes;
 mod error;
 mod events;
 mod fields;
 mod oauth;
 mod orders;
+mod refunds;
 mod replays;
 pub(crate) mod signing;
 
@@ -17,9 +19,11 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use self::captures::{Capture, Refund};
+use self::captures::Capture;
+use self::disputes::Dispute;
 use self::oauth::Tokens;
 use self::orders::Order;
+use self::refunds::Refund;
 use self::replays::{Replays, Use};
 use crate::calls::{Answer, Dialect, Fate, Inbound, Payload};
 use crate::table::Table;
@@ -27,9 +31,15 @@ use crate::world::{Core, Turn};
 use crate::{Gateway, ids};
 
 pub(crate) use self::captures::{Outcome as CaptureOutcome, settle};
+pub use self::disputes::DisputeOutcome;
+pub(crate) use self::disputes::{
+    escalate as escalate_dispute, open as open_dispute, settle as settle_dispute,
+};
 pub(crate) use self::error::PayPalError;
 pub use self::orders::Funding;
 pub(crate) use self::orders::{PAYER_ID, Status, approve};
+pub use self::refunds::RefundOutcome;
+pub(crate) use self::refunds::{refund, reverse, settle as settle_refund};
 
 /// Everything PayPal knows. Tokens are not kept over a restart: callers fetch new ones.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -37,6 +47,8 @@ pub(crate) struct Books {
     pub(crate) orders: Table<Order>,
     pub(crate) captures: Table<Capture>,
     pub(crate) refunds: Table<Refund>,
+    #[serde(default)]
+    pub(crate) disputes: Table<Dispute>,
     /// Invoices that were or may yet be paid, for they are paid only once.
     invoices: BTreeSet<String>,
     replays: Replays,
@@ -45,12 +57,53 @@ pub(crate) struct Books {
     /// What the next capture meets, whatever the payer chose.
     #[serde(skip)]
     pub(crate) next_funding: Option<Funding>,
+    /// How the next refund begins.
+    #[serde(skip)]
+    pub(crate) next_refund: Option<RefundOutcome>,
 }
 
 impl Books {
     /// Frees the request ids of calls that made nothing.
     pub(crate) fn forget_unfinished(&mut self) {
         self.replays.forget_unfinished();
+    }
+
+    /// Sums what of a capture went back in one of these ways.
+    fn sum_back(&self, capture: &str, counts: impl Fn(&Refund) -> bool) -> i64 {
+        let refunds = self.captures.find(capture).into_iter().flat_map(|it| &it.refunds);
+        let refunds = refunds.filter_map(|id| self.refunds.find(id));
+        refunds.filter(|refund| counts(refund)).map(|refund| refund.amount.minor).sum()
+    }
+
+    /// What the payer of a capture got back by refunds.
+    pub(crate) fn refunded_minor(&self, capture: &str) -> i64 {
+        self.sum_back(capture, |it| !it.is_reversal && it.status == RefundOutcome::Completed)
+    }
+
+    /// What PayPal took back of a capture.
+    pub(crate) fn reversed_minor(&self, capture: &str) -> i64 {
+        self.sum_back(capture, |it| it.is_reversal)
+    }
+
+    /// What of a capture is no longer there to be refunded, refunds that pend included.
+    fn given_back_minor(&self, capture: &str) -> i64 {
+        self.sum_back(capture, |it| {
+            matches!(it.status, RefundOutcome::Completed | RefundOutcome::Pending)
+        })
+    }
+
+    /// What a merchant lost of a capture: a dispute and a reversal of the same money are one loss.
+    pub(crate) fn lost_minor(&self, capture: &Capture) -> i64 {
+        let disputes = self.disputes.iter().filter(|dispute| dispute.capture == capture.id);
+        let by_disputes = disputes.map(Dispute::lost_minor).sum::<i64>();
+        let rest = capture.amount.minor - self.refunded_minor(&capture.id);
+        by_disputes.max(self.reversed_minor(&capture.id)).min(rest)
+    }
+
+    /// What of a capture is held while a dispute is open; an inquiry holds nothing.
+    pub(crate) fn disputed_minor(&self, capture: &Capture) -> i64 {
+        let disputes = self.disputes.iter().filter(|dispute| dispute.capture == capture.id);
+        disputes.map(Dispute::held_minor).sum()
     }
 }
 
@@ -80,6 +133,23 @@ impl Done {
 /// Writes an instant as PayPal does in resources.
 pub(crate) fn time(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Secs, true)
+}
+
+/// Reads an instant out of a query.
+fn instant(name: &str, value: &str) -> Result<DateTime<Utc>, PayPalError> {
+    let read = DateTime::parse_from_rfc3339(value)
+        // The older APIs write and take offsets without a colon.
+        .or_else(|_| DateTime::parse_from_str(value, "%Y-%m-%dT%H:%M:%S%.f%z"));
+    read.map(|at| at.to_utc()).map_err(|_| {
+        PayPalError::bad_query("INVALID_PARAMETER_SYNTAX", name, "Not a date and time.")
+    })
+}
+
+/// Returns a query without some of its parameters, for links to other pages.
+fn query_without(query: &str, names: &[&str]) -> String {
+    let kept = form_urlencoded::parse(query.as_bytes());
+    let kept = kept.filter(|(name, _)| !names.contains(&&**name));
+    form_urlencoded::Serializer::new(String::new()).extend_pairs(kept).finish()
 }
 
 /// PayPal's side of the way of a call.
@@ -204,7 +274,7 @@ fn replay(turn: &Turn<'_>, inbound: &Inbound, id: &str) -> Answer {
     let body = if let Some(order) = books.orders.find(id) {
         orders::json(turn, order, base)
     } else if let Some(refund) = books.refunds.find(id) {
-        refund.json(base)
+        refund.json(turn, base)
     } else {
         json!({ "id": id })
     };
@@ -221,9 +291,11 @@ fn route(turn: &mut Turn<'_>, inbound: &Inbound, body: &Value) -> Result<Done, P
         }
         ("GET", ["v2", "payments", "captures", id]) => captures::fetch(turn, id),
         ("POST", ["v2", "payments", "captures", id, "refund"]) => {
-            captures::refund(turn, inbound, id, body)
+            refunds::create(turn, inbound, id, body)
         }
-        ("GET", ["v2", "payments", "refunds", id]) => captures::fetch_refund(turn, id),
+        ("GET", ["v2", "payments", "refunds", id]) => refunds::fetch(turn, id),
+        ("GET", ["v1", "customer", "disputes"]) => disputes::list(turn, inbound),
+        ("GET", ["v1", "customer", "disputes", id]) => disputes::fetch(turn, id),
         ("GET", ["v1", "notifications", "webhooks-events"]) => {
             events::list(turn, inbound).map(Done::read)
         }

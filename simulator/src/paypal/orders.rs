@@ -130,7 +130,7 @@ pub(super) fn json(turn: &Turn<'_>, order: &Order, base: &str) -> Value {
         let refunds = order.captures.iter().filter_map(|id| books.captures.find(id));
         let refunds = refunds.flat_map(|capture| &capture.refunds);
         let refunds = refunds.filter_map(|id| books.refunds.find(id));
-        let refunds: Vec<_> = refunds.map(|refund| refund.json(base)).collect();
+        let refunds: Vec<_> = refunds.map(|refund| refund.json(turn, base)).collect();
         if !refunds.is_empty() {
             unit["payments"]["refunds"] = json!(refunds);
         }
