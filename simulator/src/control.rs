@@ -196,7 +196,7 @@ struct Advance {
 
 /// `POST /_sim/clock {"advance_ms": 86400000}`
 async fn advance(State(core): Shared, Json(by): Json<Advance>) -> Json<Value> {
-    core.clock.advance(TimeDelta::milliseconds(by.advance_ms));
+    core.advance(TimeDelta::milliseconds(by.advance_ms));
     clock(State(core)).await
 }
 

@@ -140,6 +140,7 @@ impl Simulator {
         tasks.spawn(server::serve(paypal_listener, None, paypal.clone()));
         tasks.spawn(server::serve(tls_listener, Some(tls), paypal));
         tasks.spawn(delivery::run(Arc::clone(&core)));
+        tasks.spawn(paypal_acts::run(Arc::clone(&core)));
         let inner = Inner { core, paypal_tls_addr, tasks: Mutex::new(tasks) };
         Ok(Simulator { inner: Arc::new(inner) })
     }
@@ -296,7 +297,7 @@ impl Simulator {
 
     /// Moves the simulator's clock.
     pub fn advance_clock(&self, by: TimeDelta) {
-        self.inner.core.clock.advance(by);
+        self.inner.core.advance(by);
     }
 
     /// Returns the simulator's time.

@@ -1,18 +1,20 @@
 //! What payers, PayPal and tests do at PayPal: handles in Rust, and the same over HTTP.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
+use axum::routing::{delete, post};
 use axum::{Json, Router};
+use chrono::TimeDelta;
 use serde::Deserialize;
 use serde_json::json;
 
 use crate::Simulator;
 use crate::acts::Refusal;
-use crate::paypal::{self, DisputeOutcome, PayPalError, RefundOutcome};
+use crate::paypal::{self, DisputeOutcome, Funding, PayPalError, RefundOutcome};
 use crate::world::{Cause, Core, Turn};
 
 impl Core {
@@ -22,6 +24,38 @@ impl Core {
         act: impl FnOnce(&mut Turn<'_>) -> Result<T, PayPalError>,
     ) -> Result<T, Refusal> {
         self.turn(Cause::default(), |turn| Ok(act(turn)?))
+    }
+
+    /// Moves time, and does what PayPal does by itself meanwhile.
+    pub(crate) fn advance(&self, by: TimeDelta) {
+        self.clock.advance(by);
+        self.reverse_late_approvals();
+    }
+
+    fn reverse_late_approvals(&self) {
+        let now = self.clock.now();
+        if paypal::has_late_approvals(&self.world().paypal, now) {
+            self.turn(Cause::default(), paypal::reverse_late_approvals);
+        }
+    }
+
+    /// Says what charges of a saved way to pay meet from now on.
+    fn fund_paypal_token(&self, id: &str, funding: Funding) -> Result<(), Refusal> {
+        self.at_paypal(|turn| {
+            let token = turn.world.paypal.payment_tokens.find_mut(id);
+            token.ok_or_else(PayPalError::missing)?.funding = funding;
+            Ok(())
+        })
+    }
+}
+
+/// Does what PayPal does by itself as time goes by.
+pub(crate) async fn run(core: Arc<Core>) {
+    // A second more or less does not matter after three hours.
+    let mut seconds = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        seconds.tick().await;
+        core.reverse_late_approvals();
     }
 }
 
@@ -74,6 +108,31 @@ impl Simulator {
     ) -> Result<(), Refusal> {
         self.inner.core.at_paypal(|turn| paypal::settle_dispute(turn, dispute_id, outcome))
     }
+
+    /// Takes back an approval that was not captured, as PayPal does by itself after three hours.
+    pub fn reverse_paypal_approval(&self, order_id: &str) -> Result<(), Refusal> {
+        self.inner.core.at_paypal(|turn| paypal::reverse_approval(turn, order_id))
+    }
+
+    /// Lets a way to pay be saved, as the buyer does on the setup token's page.
+    pub fn approve_paypal_setup(&self, setup_token_id: &str) -> Result<(), Refusal> {
+        self.inner.core.at_paypal(|turn| paypal::approve_setup(turn, setup_token_id))
+    }
+
+    /// Deletes a saved way to pay, as its owner does in the PayPal account; returns whether it was there.
+    pub fn delete_paypal_token(&self, token_id: &str) -> bool {
+        self.inner.core.turn(Cause::default(), |turn| paypal::delete_token(turn, token_id))
+    }
+
+    /// Says what charges of a saved way to pay meet from now on.
+    pub fn fund_paypal_token(&self, token_id: &str, funding: Funding) -> Result<(), Refusal> {
+        self.inner.core.fund_paypal_token(token_id, funding)
+    }
+
+    /// Makes captures tell only that the way to pay will be saved: its id comes by the event alone.
+    pub fn vault_paypal_late(&self, late: bool) {
+        self.inner.core.world().paypal.vaults_late = late;
+    }
 }
 
 type Shared = State<Arc<Core>>;
@@ -88,6 +147,11 @@ pub(crate) fn routes() -> Router<Arc<Core>> {
         .route("/_sim/paypal/refunds/{id}/settle", post(settle_refund))
         .route("/_sim/paypal/disputes/{id}/escalate", post(escalate_dispute))
         .route("/_sim/paypal/disputes/{id}/settle", post(settle_dispute))
+        .route("/_sim/paypal/orders/{id}/reverse-approval", post(reverse_approval))
+        .route("/_sim/paypal/setup-tokens/{id}/approve", post(approve_setup))
+        .route("/_sim/paypal/payment-tokens/{id}", delete(delete_token))
+        .route("/_sim/paypal/payment-tokens/{id}/fund", post(fund_token))
+        .route("/_sim/paypal/vault-late", post(vault_late))
 }
 
 fn made(result: Result<String, Refusal>) -> Response {
@@ -182,4 +246,45 @@ async fn settle_dispute(
     Json(end): Json<DisputeEnd>,
 ) -> Response {
     done(core.at_paypal(|turn| paypal::settle_dispute(turn, &id, end.outcome)))
+}
+
+/// `POST /_sim/paypal/orders/{id}/reverse-approval`
+async fn reverse_approval(State(core): Shared, Path(id): Path<String>) -> Response {
+    done(core.at_paypal(|turn| paypal::reverse_approval(turn, &id)))
+}
+
+/// `POST /_sim/paypal/setup-tokens/{id}/approve`
+async fn approve_setup(State(core): Shared, Path(id): Path<String>) -> Response {
+    done(core.at_paypal(|turn| paypal::approve_setup(turn, &id)))
+}
+
+/// `DELETE /_sim/paypal/payment-tokens/{id}`
+async fn delete_token(State(core): Shared, Path(id): Path<String>) -> StatusCode {
+    let was_there = core.turn(Cause::default(), |turn| paypal::delete_token(turn, &id));
+    if was_there { StatusCode::NO_CONTENT } else { StatusCode::NOT_FOUND }
+}
+
+#[derive(Debug, Deserialize)]
+struct Paying {
+    funding: Funding,
+}
+
+/// `POST /_sim/paypal/payment-tokens/{id}/fund {"funding": "instant"|"declines"|"pending"}`
+async fn fund_token(
+    State(core): Shared,
+    Path(id): Path<String>,
+    Json(paying): Json<Paying>,
+) -> Response {
+    done(core.fund_paypal_token(&id, paying.funding))
+}
+
+#[derive(Debug, Deserialize)]
+struct Late {
+    late: bool,
+}
+
+/// `POST /_sim/paypal/vault-late {"late": true}`
+async fn vault_late(State(core): Shared, Json(Late { late }): Json<Late>) -> StatusCode {
+    core.world().paypal.vaults_late = late;
+    StatusCode::NO_CONTENT
 }

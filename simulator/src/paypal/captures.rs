@@ -9,7 +9,7 @@ use super::error::PayPalError;
 use super::events::EVENT_BASE;
 use super::fields::Amount;
 use super::orders::{self, Funding, Status};
-use super::{Done, shown, time};
+use super::{Done, shown, time, vault};
 use crate::calls::Inbound;
 use crate::ids;
 use crate::table::Row;
@@ -56,7 +56,7 @@ impl Capture {
     }
 
     /// PayPal's usual price: 3.49 % and 49 minor units, never more than the amount.
-    fn fee(&self) -> i64 {
+    pub(super) fn fee(&self) -> i64 {
         (self.amount.minor / 10_000 * 349 + self.amount.minor % 10_000 * 349 / 10_000 + 49)
             .min(self.amount.minor)
     }
@@ -165,20 +165,32 @@ pub(super) fn capture(
     }
     orders::check_invoice(turn, order.invoice_id.clone().as_deref())?;
     let funding = order.funding;
-    match turn.world.paypal.next_funding.take().unwrap_or(funding) {
-        Funding::Declines => {
-            let text = "The instrument presented  was either declined by the processor or bank, or \
-                        it can't be used for this payment.";
-            return Err(
-                PayPalError::unprocessable("INSTRUMENT_DECLINED", text).link("redirect", &page)
-            );
-        }
-        Funding::Instant => take(turn, id, Outcome::Completed),
-        Funding::Pending => take(turn, id, Outcome::Pending),
-    }
+    let outcome = fund(turn, funding, Some(&page))?;
+    take(turn, id, outcome);
     let order = orders::find(turn, id)?;
     let body = shown(inbound, orders::json(turn, order, &turn.core.paypal_url));
     Ok(Done { status: StatusCode::CREATED, body, made: Some(id.to_owned()) })
+}
+
+/// Says what becomes of a capture with such money; a payer who may choose other money has a page.
+pub(super) fn fund(
+    turn: &mut Turn<'_>,
+    funding: Funding,
+    page: Option<&str>,
+) -> Result<Outcome, PayPalError> {
+    match turn.world.paypal.next_funding.take().unwrap_or(funding) {
+        Funding::Instant => Ok(Outcome::Completed),
+        Funding::Pending => Ok(Outcome::Pending),
+        Funding::Declines => {
+            let text = "The instrument presented  was either declined by the processor or bank, or \
+                        it can't be used for this payment.";
+            let error = PayPalError::unprocessable("INSTRUMENT_DECLINED", text);
+            Err(match page {
+                Some(page) => error.link("redirect", page),
+                None => error,
+            })
+        }
+    }
 }
 
 /// Books a capture of an approved order.
@@ -204,6 +216,9 @@ pub(super) fn take(turn: &mut Turn<'_>, order_id: &str, outcome: Outcome) {
     turn.world.paypal.captures.insert(capture);
     turn.effects.push(id.clone());
     tell(turn, &id);
+    if outcome == Outcome::Completed {
+        vault::store(turn, order_id);
+    }
     orders::tell(turn, "CHECKOUT.ORDER.COMPLETED", order_id, "Checkout Order Completed");
 }
 
@@ -218,10 +233,14 @@ pub(crate) fn settle(turn: &mut Turn<'_>, id: &str, is_paid: bool) -> Result<(),
     capture.outcome = if is_paid { Outcome::Completed } else { Outcome::Declined };
     capture.updated_at = now;
     let invoice_id = capture.invoice_id.clone();
+    let order = capture.order.clone();
     if let Some(invoice_id) = invoice_id.filter(|_| !is_paid) {
         turn.world.paypal.invoices.remove(&invoice_id);
     }
     tell(turn, id);
+    if is_paid {
+        vault::store(turn, &order);
+    }
     Ok(())
 }
 

@@ -291,12 +291,7 @@ pub(super) fn list(turn: &Turn<'_>, inbound: &Inbound) -> Result<Done, PayPalErr
     let (mut capture, mut state, mut from) = (None, None, None);
     for (name, value) in form_urlencoded::parse(inbound.query.as_bytes()) {
         match &*name {
-            "page_size" => {
-                size =
-                    value.parse().ok().filter(|size| (1..=50).contains(size)).ok_or_else(|| {
-                        PayPalError::bad_query("INVALID_PARAMETER_VALUE", "page_size", "1 to 50.")
-                    })?;
-            }
+            "page_size" => size = super::number(&name, &value, 1..=50)?,
             "next_page_token" => after = Some(value.into_owned()),
             "disputed_transaction_id" => capture = Some(value.into_owned()),
             "dispute_state" => state = Some(value.into_owned()),

@@ -38,6 +38,13 @@ impl PayPalError {
         error
     }
 
+    /// 400: a header is missing or wrong.
+    pub(crate) fn bad_header(issue: &str, name: &str, description: &str) -> Self {
+        let mut error = Self::invalid(issue, name, description);
+        error.details[0]["location"] = json!("header");
+        error
+    }
+
     /// 422: well-formed, yet it cannot be done.
     pub(crate) fn unprocessable(issue: &str, description: &str) -> Self {
         let message = "The requested action could not be performed, semantically incorrect, or \

@@ -10,9 +10,11 @@ mod oauth;
 mod orders;
 mod refunds;
 mod replays;
+mod reporting;
 pub(crate) mod signing;
+mod vault;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
 use axum::http::{Method, StatusCode};
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -25,6 +27,7 @@ use self::oauth::Tokens;
 use self::orders::Order;
 use self::refunds::Refund;
 use self::replays::{Replays, Use};
+use self::vault::{PaymentToken, SetupToken};
 use crate::calls::{Answer, Dialect, Fate, Inbound, Payload};
 use crate::table::Table;
 use crate::world::{Core, Turn};
@@ -37,9 +40,12 @@ pub(crate) use self::disputes::{
 };
 pub(crate) use self::error::PayPalError;
 pub use self::orders::Funding;
-pub(crate) use self::orders::{PAYER_ID, Status, approve};
+pub(crate) use self::orders::{
+    PAYER_ID, Status, approve, has_late_approvals, reverse_approval, reverse_late_approvals,
+};
 pub use self::refunds::RefundOutcome;
 pub(crate) use self::refunds::{refund, reverse, settle as settle_refund};
+pub(crate) use self::vault::{SetupStatus, approve_setup, delete as delete_token};
 
 /// Everything PayPal knows. Tokens are not kept over a restart: callers fetch new ones.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -49,6 +55,13 @@ pub(crate) struct Books {
     pub(crate) refunds: Table<Refund>,
     #[serde(default)]
     pub(crate) disputes: Table<Dispute>,
+    #[serde(default)]
+    pub(crate) payment_tokens: Table<PaymentToken>,
+    #[serde(default)]
+    pub(crate) setup_tokens: Table<SetupToken>,
+    /// Approvals and when they were given, oldest first: those not captured in time are reversed.
+    #[serde(default)]
+    approvals: VecDeque<(DateTime<Utc>, String)>,
     /// Invoices that were or may yet be paid, for they are paid only once.
     invoices: BTreeSet<String>,
     replays: Replays,
@@ -57,6 +70,12 @@ pub(crate) struct Books {
     /// What the next capture meets, whatever the payer chose.
     #[serde(skip)]
     pub(crate) next_funding: Option<Funding>,
+    /// Whether a captured order tells only that its way to pay will be saved, and the event the rest.
+    #[serde(skip)]
+    pub(crate) vaults_late: bool,
+    /// Orders whose capture is under way.
+    #[serde(skip)]
+    capturing: BTreeSet<String>,
     /// How the next refund begins.
     #[serde(skip)]
     pub(crate) next_refund: Option<RefundOutcome>,
@@ -114,6 +133,8 @@ pub(crate) struct Prepared {
     used: Option<Use>,
     /// The object an earlier call with this request id made.
     earlier: Option<String>,
+    /// The order that this call captures, marked so until it ends.
+    capturing: Option<String>,
 }
 
 /// What a call comes to.
@@ -142,6 +163,18 @@ fn instant(name: &str, value: &str) -> Result<DateTime<Utc>, PayPalError> {
         .or_else(|_| DateTime::parse_from_str(value, "%Y-%m-%dT%H:%M:%S%.f%z"));
     read.map(|at| at.to_utc()).map_err(|_| {
         PayPalError::bad_query("INVALID_PARAMETER_SYNTAX", name, "Not a date and time.")
+    })
+}
+
+/// Reads a whole number within bounds out of a query.
+fn number(
+    name: &str,
+    value: &str,
+    bounds: std::ops::RangeInclusive<usize>,
+) -> Result<usize, PayPalError> {
+    value.parse().ok().filter(|number| bounds.contains(number)).ok_or_else(|| {
+        let text = format!("Must be from {} to {}.", bounds.start(), bounds.end());
+        PayPalError::bad_query("INVALID_PARAMETER_VALUE", name, &text)
     })
 }
 
@@ -181,11 +214,22 @@ impl Dialect for PayPal {
             Some(used) => core.world().paypal.replays.begin(used, &body, now),
             None => Ok(None),
         };
-        Ok(Prepared { earlier: earlier.map_err(|error| error.answer())?, body, used })
+        let earlier = earlier.map_err(|error| error.answer())?;
+        let capturing = match segments.as_slice() {
+            ["v2", "checkout", "orders", id, "capture"] if earlier.is_none() => {
+                begin_capture(core, id, used.as_ref()).map_err(|error| error.answer())?
+            }
+            _ => None,
+        };
+        Ok(Prepared { body, used, earlier, capturing })
     }
 
     fn execute(core: &Core, inbound: &Inbound, prepared: Prepared, fate: Fate) -> Answer {
         let answer = core.turn(inbound.cause(), |turn| {
+            orders::reverse_late_approvals(turn);
+            if let Some(order) = &prepared.capturing {
+                turn.world.paypal.capturing.remove(order);
+            }
             if let Some(earlier) = &prepared.earlier {
                 let mut answer = replay(turn, inbound, earlier);
                 answer.is_replay = true;
@@ -220,6 +264,24 @@ impl Dialect for PayPal {
     fn failure(_: &Inbound, status: StatusCode) -> Answer {
         PayPalError::failure(status).answer()
     }
+}
+
+/// Marks an order as being captured; two captures at once are one too many.
+fn begin_capture(
+    core: &Core,
+    order: &str,
+    used: Option<&Use>,
+) -> Result<Option<String>, PayPalError> {
+    let books = &mut core.world().paypal;
+    if books.capturing.insert(order.to_owned()) {
+        return Ok(Some(order.to_owned()));
+    }
+    if let Some(used) = used {
+        books.replays.end(used, None);
+    }
+    let text = "Cannot process capture as a capture of this order is already in progress. Please \
+                try again after some time.";
+    Err(PayPalError::unprocessable("ORDER_COMPLETION_IN_PROGRESS", text))
 }
 
 fn broken() -> PayPalError {
@@ -275,6 +337,10 @@ fn replay(turn: &Turn<'_>, inbound: &Inbound, id: &str) -> Answer {
         orders::json(turn, order, base)
     } else if let Some(refund) = books.refunds.find(id) {
         refund.json(turn, base)
+    } else if let Some(token) = books.payment_tokens.find(id) {
+        return Answer::json(StatusCode::OK, token.json(base));
+    } else if let Some(token) = books.setup_tokens.find(id) {
+        return Answer::json(StatusCode::OK, token.json(base));
     } else {
         json!({ "id": id })
     };
@@ -296,19 +362,46 @@ fn route(turn: &mut Turn<'_>, inbound: &Inbound, body: &Value) -> Result<Done, P
         ("GET", ["v2", "payments", "refunds", id]) => refunds::fetch(turn, id),
         ("GET", ["v1", "customer", "disputes"]) => disputes::list(turn, inbound),
         ("GET", ["v1", "customer", "disputes", id]) => disputes::fetch(turn, id),
-        ("GET", ["v1", "notifications", "webhooks-events"]) => {
-            events::list(turn, inbound).map(Done::read)
+        ("GET", ["v1", "reporting", "transactions"]) => reporting::list(turn, inbound),
+        (_, ["v3", "vault", rest @ ..]) => route_vault(turn, inbound, rest, body),
+        (_, ["v1", "notifications", rest @ ..]) => route_notifications(turn, inbound, rest),
+        _ => Err(PayPalError::missing()),
+    }
+}
+
+fn route_vault(
+    turn: &mut Turn<'_>,
+    inbound: &Inbound,
+    rest: &[&str],
+    body: &Value,
+) -> Result<Done, PayPalError> {
+    match (inbound.method.as_str(), rest) {
+        ("POST", ["setup-tokens"]) => vault::create_setup(turn, inbound, body),
+        ("GET", ["setup-tokens", id]) => vault::fetch_setup(turn, id),
+        ("POST", ["payment-tokens"]) => vault::create_payment_token(turn, inbound, body),
+        ("GET", ["payment-tokens"]) => vault::list(turn, inbound),
+        ("GET", ["payment-tokens", id]) => vault::fetch(turn, id),
+        ("DELETE", ["payment-tokens", id]) => {
+            vault::delete(turn, id);
+            Ok(Done { status: StatusCode::NO_CONTENT, body: Value::Null, made: None })
         }
-        ("GET", ["v1", "notifications", "webhooks-events", id]) => {
-            events::fetch(turn, id).map(Done::read)
-        }
-        ("POST", ["v1", "notifications", "webhooks-events", id, "resend"]) => {
+        _ => Err(PayPalError::missing()),
+    }
+}
+
+fn route_notifications(
+    turn: &mut Turn<'_>,
+    inbound: &Inbound,
+    rest: &[&str],
+) -> Result<Done, PayPalError> {
+    match (inbound.method.as_str(), rest) {
+        ("GET", ["webhooks-events"]) => events::list(turn, inbound).map(Done::read),
+        ("GET", ["webhooks-events", id]) => events::fetch(turn, id).map(Done::read),
+        ("POST", ["webhooks-events", id, "resend"]) => {
             let body = events::resend(turn, id)?;
             Ok(Done { status: StatusCode::ACCEPTED, body, made: None })
         }
-        ("POST", ["v1", "notifications", "verify-webhook-signature"]) => {
-            events::verify(turn, inbound).map(Done::read)
-        }
+        ("POST", ["verify-webhook-signature"]) => events::verify(turn, inbound).map(Done::read),
         _ => Err(PayPalError::missing()),
     }
 }
