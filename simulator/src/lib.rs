@@ -46,7 +46,7 @@ pub use crate::acts::Refusal;
 pub use crate::delivery::{Attempt, DeliveryStatus};
 pub use crate::faults::{Fault, Trouble, When};
 pub use crate::journal::Call;
-pub use crate::paypal::{DisputeOutcome, Funding, RefundOutcome};
+pub use crate::paypal::{Funding, PayPalDisputeOutcome, PayPalRefundOutcome};
 pub use crate::settings::Settings;
 pub use crate::truth::Truth;
 

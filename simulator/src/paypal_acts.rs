@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::Simulator;
 use crate::acts::Refusal;
-use crate::paypal::{self, DisputeOutcome, Funding, PayPalError, RefundOutcome};
+use crate::paypal::{self, Funding, PayPalDisputeOutcome, PayPalError, PayPalRefundOutcome};
 use crate::world::{Cause, Core, Turn};
 
 impl Core {
@@ -67,7 +67,8 @@ impl Simulator {
 
     /// Ends a refund that is `PENDING`, or fails one that was `COMPLETED`.
     pub fn settle_paypal_refund(&self, refund_id: &str, success: bool) -> Result<(), Refusal> {
-        let outcome = if success { RefundOutcome::Completed } else { RefundOutcome::Failed };
+        let outcome =
+            if success { PayPalRefundOutcome::Completed } else { PayPalRefundOutcome::Failed };
         self.end_paypal_refund(refund_id, outcome)
     }
 
@@ -75,13 +76,13 @@ impl Simulator {
     pub fn end_paypal_refund(
         &self,
         refund_id: &str,
-        outcome: RefundOutcome,
+        outcome: PayPalRefundOutcome,
     ) -> Result<(), Refusal> {
         self.inner.core.at_paypal(|turn| paypal::settle_refund(turn, refund_id, outcome))
     }
 
     /// Says how the next refund begins, by whomever it is made.
-    pub fn begin_next_paypal_refund(&self, outcome: RefundOutcome) {
+    pub fn begin_next_paypal_refund(&self, outcome: PayPalRefundOutcome) {
         self.inner.core.world().paypal.next_refund = Some(outcome);
     }
 
@@ -104,7 +105,7 @@ impl Simulator {
     pub fn settle_paypal_dispute(
         &self,
         dispute_id: &str,
-        outcome: DisputeOutcome,
+        outcome: PayPalDisputeOutcome,
     ) -> Result<(), Refusal> {
         self.inner.core.at_paypal(|turn| paypal::settle_dispute(turn, dispute_id, outcome))
     }
@@ -156,7 +157,7 @@ pub(crate) fn routes() -> Router<Arc<Core>> {
 
 fn made(result: Result<String, Refusal>) -> Response {
     match result {
-        Ok(id) => (StatusCode::CREATED, Json(json!({ "id": id }))).into_response(),
+        Ok(id) => Json(json!({ "id": id })).into_response(),
         Err(refusal) => refusal.into_response(),
     }
 }
@@ -170,7 +171,7 @@ fn done(result: Result<(), Refusal>) -> Response {
 
 #[derive(Debug, Deserialize)]
 struct Beginning {
-    outcome: RefundOutcome,
+    outcome: PayPalRefundOutcome,
 }
 
 /// `POST /_sim/paypal/next-refund {"outcome": "PENDING"|"FAILED"|"COMPLETED"|"CANCELLED"}`
@@ -181,12 +182,12 @@ async fn next_refund(State(core): Shared, Json(begin): Json<Beginning>) -> Statu
 
 #[derive(Debug, Deserialize)]
 struct Part {
-    amount_minor: Option<i64>,
+    amount: Option<i64>,
 }
 
-/// `POST /_sim/paypal/captures/{id}/refund {"amount_minor": 400}`; null: all that is left
+/// `POST /_sim/paypal/captures/{id}/refund {"amount": 400}`; null: all that is left
 async fn refund(State(core): Shared, Path(id): Path<String>, Json(part): Json<Part>) -> Response {
-    made(core.at_paypal(|turn| paypal::refund(turn, &id, part.amount_minor)))
+    made(core.at_paypal(|turn| paypal::refund(turn, &id, part.amount)))
 }
 
 /// `POST /_sim/paypal/captures/{id}/reverse`
@@ -212,7 +213,7 @@ async fn open_dispute(
 #[derive(Debug, Deserialize)]
 struct RefundEnd {
     success: Option<bool>,
-    outcome: Option<RefundOutcome>,
+    outcome: Option<PayPalRefundOutcome>,
 }
 
 /// `POST /_sim/paypal/refunds/{id}/settle {"success": true}` or `{"outcome": "CANCELLED"}`
@@ -223,8 +224,8 @@ async fn settle_refund(
 ) -> Response {
     let outcome = match (end.outcome, end.success) {
         (Some(outcome), _) => outcome,
-        (None, Some(true) | None) => RefundOutcome::Completed,
-        (None, Some(false)) => RefundOutcome::Failed,
+        (None, Some(true) | None) => PayPalRefundOutcome::Completed,
+        (None, Some(false)) => PayPalRefundOutcome::Failed,
     };
     done(core.at_paypal(|turn| paypal::settle_refund(turn, &id, outcome)))
 }
@@ -236,7 +237,7 @@ async fn escalate_dispute(State(core): Shared, Path(id): Path<String>) -> Respon
 
 #[derive(Debug, Deserialize)]
 struct DisputeEnd {
-    outcome: DisputeOutcome,
+    outcome: PayPalDisputeOutcome,
 }
 
 /// `POST /_sim/paypal/disputes/{id}/settle {"outcome": "RESOLVED_BUYER_FAVOUR"}`

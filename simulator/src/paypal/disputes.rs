@@ -17,7 +17,7 @@ use crate::world::{News, Turn};
 /// How a dispute ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum DisputeOutcome {
+pub enum PayPalDisputeOutcome {
     /// The payer was right: the merchant's money goes back.
     ResolvedBuyerFavour,
     /// The merchant was right.
@@ -34,28 +34,28 @@ pub enum DisputeOutcome {
     None,
 }
 
-impl DisputeOutcome {
+impl PayPalDisputeOutcome {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
-            DisputeOutcome::ResolvedBuyerFavour => "RESOLVED_BUYER_FAVOUR",
-            DisputeOutcome::ResolvedSellerFavour => "RESOLVED_SELLER_FAVOUR",
-            DisputeOutcome::ResolvedWithPayout => "RESOLVED_WITH_PAYOUT",
-            DisputeOutcome::CanceledByBuyer => "CANCELED_BY_BUYER",
-            DisputeOutcome::Accepted => "ACCEPTED",
-            DisputeOutcome::Denied => "DENIED",
-            DisputeOutcome::None => "NONE",
+            PayPalDisputeOutcome::ResolvedBuyerFavour => "RESOLVED_BUYER_FAVOUR",
+            PayPalDisputeOutcome::ResolvedSellerFavour => "RESOLVED_SELLER_FAVOUR",
+            PayPalDisputeOutcome::ResolvedWithPayout => "RESOLVED_WITH_PAYOUT",
+            PayPalDisputeOutcome::CanceledByBuyer => "CANCELED_BY_BUYER",
+            PayPalDisputeOutcome::Accepted => "ACCEPTED",
+            PayPalDisputeOutcome::Denied => "DENIED",
+            PayPalDisputeOutcome::None => "NONE",
         }
     }
 
     /// Whether the merchant pays.
     fn is_lost(self) -> bool {
         match self {
-            DisputeOutcome::ResolvedBuyerFavour | DisputeOutcome::Accepted => true,
-            DisputeOutcome::ResolvedSellerFavour
-            | DisputeOutcome::ResolvedWithPayout
-            | DisputeOutcome::CanceledByBuyer
-            | DisputeOutcome::Denied
-            | DisputeOutcome::None => false,
+            PayPalDisputeOutcome::ResolvedBuyerFavour | PayPalDisputeOutcome::Accepted => true,
+            PayPalDisputeOutcome::ResolvedSellerFavour
+            | PayPalDisputeOutcome::ResolvedWithPayout
+            | PayPalDisputeOutcome::CanceledByBuyer
+            | PayPalDisputeOutcome::Denied
+            | PayPalDisputeOutcome::None => false,
         }
     }
 }
@@ -81,7 +81,7 @@ pub(crate) struct Dispute {
     stage: Stage,
     /// Whether it is with PayPal now, after the merchant had its say.
     is_under_review: bool,
-    pub(crate) outcome: Option<DisputeOutcome>,
+    pub(crate) outcome: Option<PayPalDisputeOutcome>,
 }
 
 impl Row for Dispute {
@@ -93,7 +93,7 @@ impl Row for Dispute {
 impl Dispute {
     /// What the merchant lost by it.
     pub(crate) fn lost_minor(&self) -> i64 {
-        if self.outcome.is_some_and(DisputeOutcome::is_lost) { self.amount.minor } else { 0 }
+        if self.outcome.is_some_and(PayPalDisputeOutcome::is_lost) { self.amount.minor } else { 0 }
     }
 
     /// What it holds while it is open.
@@ -157,7 +157,7 @@ impl Dispute {
         }
         if let Some(outcome) = self.outcome {
             body["dispute_outcome"] = json!({ "outcome_code": outcome.as_str() });
-            if outcome.is_lost() || outcome == DisputeOutcome::ResolvedWithPayout {
+            if outcome.is_lost() || outcome == PayPalDisputeOutcome::ResolvedWithPayout {
                 body["dispute_outcome"]["amount_refunded"] = self.amount.json();
             }
         }
@@ -261,7 +261,7 @@ pub(crate) fn escalate(turn: &mut Turn<'_>, id: &str) -> Result<(), PayPalError>
 pub(crate) fn settle(
     turn: &mut Turn<'_>,
     id: &str,
-    outcome: DisputeOutcome,
+    outcome: PayPalDisputeOutcome,
 ) -> Result<(), PayPalError> {
     let now = turn.now;
     let dispute = open_mut(turn, id)?;

@@ -34,7 +34,7 @@ use crate::world::{Core, Turn};
 use crate::{Gateway, ids};
 
 pub(crate) use self::captures::{Outcome as CaptureOutcome, settle};
-pub use self::disputes::DisputeOutcome;
+pub use self::disputes::PayPalDisputeOutcome;
 pub(crate) use self::disputes::{
     escalate as escalate_dispute, open as open_dispute, settle as settle_dispute,
 };
@@ -43,7 +43,7 @@ pub use self::orders::Funding;
 pub(crate) use self::orders::{
     PAYER_ID, Status, approve, has_late_approvals, reverse_approval, reverse_late_approvals,
 };
-pub use self::refunds::RefundOutcome;
+pub use self::refunds::PayPalRefundOutcome;
 pub(crate) use self::refunds::{refund, reverse, settle as settle_refund};
 pub(crate) use self::vault::{SetupStatus, approve_setup, delete as delete_token};
 
@@ -78,7 +78,7 @@ pub(crate) struct Books {
     capturing: BTreeSet<String>,
     /// How the next refund begins.
     #[serde(skip)]
-    pub(crate) next_refund: Option<RefundOutcome>,
+    pub(crate) next_refund: Option<PayPalRefundOutcome>,
 }
 
 impl Books {
@@ -96,7 +96,7 @@ impl Books {
 
     /// What the payer of a capture got back by refunds.
     pub(crate) fn refunded_minor(&self, capture: &str) -> i64 {
-        self.sum_back(capture, |it| !it.is_reversal && it.status == RefundOutcome::Completed)
+        self.sum_back(capture, |it| !it.is_reversal && it.status == PayPalRefundOutcome::Completed)
     }
 
     /// What PayPal took back of a capture.
@@ -107,7 +107,7 @@ impl Books {
     /// What of a capture is no longer there to be refunded, refunds that pend included.
     fn given_back_minor(&self, capture: &str) -> i64 {
         self.sum_back(capture, |it| {
-            matches!(it.status, RefundOutcome::Completed | RefundOutcome::Pending)
+            matches!(it.status, PayPalRefundOutcome::Completed | PayPalRefundOutcome::Pending)
         })
     }
 

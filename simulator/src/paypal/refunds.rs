@@ -18,7 +18,7 @@ use crate::world::{News, Turn};
 /// Where a refund stands; and, set for the next one, where it shall begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum RefundOutcome {
+pub enum PayPalRefundOutcome {
     /// The payer has the money.
     Completed,
     /// It is on its way, as with an eCheck; it counts against what may still be refunded.
@@ -29,13 +29,13 @@ pub enum RefundOutcome {
     Cancelled,
 }
 
-impl RefundOutcome {
+impl PayPalRefundOutcome {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
-            RefundOutcome::Completed => "COMPLETED",
-            RefundOutcome::Pending => "PENDING",
-            RefundOutcome::Failed => "FAILED",
-            RefundOutcome::Cancelled => "CANCELLED",
+            PayPalRefundOutcome::Completed => "COMPLETED",
+            PayPalRefundOutcome::Pending => "PENDING",
+            PayPalRefundOutcome::Failed => "FAILED",
+            PayPalRefundOutcome::Cancelled => "CANCELLED",
         }
     }
 }
@@ -53,7 +53,7 @@ pub(crate) struct Refund {
     pub(crate) custom_id: Option<String>,
     pub(crate) invoice_id: Option<String>,
     pub(crate) note: Option<String>,
-    pub(crate) status: RefundOutcome,
+    pub(crate) status: PayPalRefundOutcome,
     /// Whether PayPal took it back: then it is no refund of the merchant's.
     pub(crate) is_reversal: bool,
 }
@@ -92,7 +92,7 @@ impl Refund {
                 },
             ],
         });
-        if self.status == RefundOutcome::Pending {
+        if self.status == PayPalRefundOutcome::Pending {
             body["status_details"] = json!({ "reason": "ECHECK" });
         }
         let texts = [
@@ -140,7 +140,7 @@ pub(super) fn create(
         note: fields::text(body, "/note_to_payer", 255)?,
     };
     let amount = refundable(turn, captures::find(turn, id)?, asked)?;
-    let outcome = turn.world.paypal.next_refund.take().unwrap_or(RefundOutcome::Completed);
+    let outcome = turn.world.paypal.next_refund.take().unwrap_or(PayPalRefundOutcome::Completed);
     let made = send_back(turn, id, amount, remarks, outcome);
     let refund = turn.world.paypal.refunds.find(&made).expect("it was just made");
     let body = shown(inbound, refund.json(turn, &turn.core.paypal_url));
@@ -160,7 +160,7 @@ pub(crate) fn refund(
     }
     let asked = minor.map(|minor| capture.amount.of(minor));
     let amount = refundable(turn, capture, asked)?;
-    let outcome = turn.world.paypal.next_refund.take().unwrap_or(RefundOutcome::Completed);
+    let outcome = turn.world.paypal.next_refund.take().unwrap_or(PayPalRefundOutcome::Completed);
     Ok(send_back(turn, id, amount, Remarks::default(), outcome))
 }
 
@@ -221,7 +221,7 @@ fn send_back(
     capture_id: &str,
     amount: Amount,
     remarks: Remarks,
-    outcome: RefundOutcome,
+    outcome: PayPalRefundOutcome,
 ) -> String {
     let before = turn.world.paypal.given_back_minor(capture_id);
     let capture = turn.world.paypal.captures.find(capture_id).expect("it was found before");
@@ -260,7 +260,7 @@ pub(crate) fn reverse(turn: &mut Turn<'_>, capture_id: &str) -> Result<String, P
         custom_id: capture.custom_id.clone(),
         invoice_id: capture.invoice_id.clone(),
         note: None,
-        status: RefundOutcome::Completed,
+        status: PayPalRefundOutcome::Completed,
         is_reversal: true,
     };
     Ok(book(turn, reversal))
@@ -283,9 +283,9 @@ fn book(turn: &mut Turn<'_>, refund: Refund) -> String {
 pub(crate) fn settle(
     turn: &mut Turn<'_>,
     id: &str,
-    outcome: RefundOutcome,
+    outcome: PayPalRefundOutcome,
 ) -> Result<(), PayPalError> {
-    use RefundOutcome::*;
+    use PayPalRefundOutcome::*;
     let now = turn.now;
     let refund = turn.world.paypal.refunds.find_mut(id).ok_or_else(PayPalError::missing)?;
     let may = match (refund.status, outcome) {
@@ -316,17 +316,19 @@ fn tell(turn: &mut Turn<'_>, id: &str) {
     let refund = turn.world.paypal.refunds.find(id).expect("it was found before");
     let money = format!("{} {}", refund.amount.value(), refund.amount.currency);
     let (kind, summary) = match refund.status {
-        RefundOutcome::Completed if refund.is_reversal => {
+        PayPalRefundOutcome::Completed if refund.is_reversal => {
             ("PAYMENT.CAPTURE.REVERSED", format!("A {money} capture payment was reversed"))
         }
-        RefundOutcome::Completed => {
+        PayPalRefundOutcome::Completed => {
             ("PAYMENT.CAPTURE.REFUNDED", format!("A {money} capture payment was refunded"))
         }
-        RefundOutcome::Pending => {
+        PayPalRefundOutcome::Pending => {
             ("PAYMENT.REFUND.PENDING", format!("A {money} refund is pending"))
         }
-        RefundOutcome::Failed => ("PAYMENT.REFUND.FAILED", format!("A {money} refund failed")),
-        RefundOutcome::Cancelled => return,
+        PayPalRefundOutcome::Failed => {
+            ("PAYMENT.REFUND.FAILED", format!("A {money} refund failed"))
+        }
+        PayPalRefundOutcome::Cancelled => return,
     };
     let capture = turn.world.paypal.captures.find(&refund.capture);
     let payment_id = capture.and_then(|capture| capture.custom_id.clone());

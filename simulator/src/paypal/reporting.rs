@@ -8,7 +8,7 @@ use super::captures::{Capture, Outcome};
 use super::error::PayPalError;
 use super::fields::Amount;
 use super::orders::PAYER_ID;
-use super::refunds::{Refund, RefundOutcome};
+use super::refunds::{PayPalRefundOutcome, Refund};
 use crate::calls::Inbound;
 use crate::world::Turn;
 
@@ -55,9 +55,9 @@ fn sent_back(refund: &Refund) -> Line<'_> {
         capture: Some(&refund.capture),
         code: if refund.is_reversal { "T1106" } else { "T1107" },
         status: match refund.status {
-            RefundOutcome::Completed => "S",
-            RefundOutcome::Pending => "P",
-            RefundOutcome::Failed | RefundOutcome::Cancelled => "D",
+            PayPalRefundOutcome::Completed => "S",
+            PayPalRefundOutcome::Pending => "P",
+            PayPalRefundOutcome::Failed | PayPalRefundOutcome::Cancelled => "D",
         },
         initiated_at: refund.created_at,
         updated_at: refund.updated_at,

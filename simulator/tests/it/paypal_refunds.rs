@@ -1,7 +1,7 @@
 //! Money that goes back at PayPal: refunds of all outcomes, and reversals.
 
 use serde_json::{Value, json};
-use simulator::RefundOutcome;
+use simulator::PayPalRefundOutcome;
 
 use crate::kit::{self, Kit};
 
@@ -53,7 +53,7 @@ async fn a_pending_refund_counts_against_the_rest_until_it_fails() {
     let token = kit.token().await;
     let (_, capture) = kit.captured_order(&token).await;
     let path = format!("/v2/payments/captures/{capture}/refund");
-    kit.simulator.begin_next_paypal_refund(RefundOutcome::Pending);
+    kit.simulator.begin_next_paypal_refund(PayPalRefundOutcome::Pending);
 
     let pending = kit.paypal(&token, "POST", &path, &part("10.00"), "refund-1").await;
     let refunded_meanwhile = kit.simulator.truth()[0].refunded_minor;
@@ -76,7 +76,7 @@ async fn a_pending_refund_counts_against_the_rest_until_it_fails() {
 async fn a_pending_refund_that_arrives_tells_so() {
     let kit = Kit::start().await;
     let (_, capture) = kit.captured_order(&kit.token().await).await;
-    kit.simulator.begin_next_paypal_refund(RefundOutcome::Pending);
+    kit.simulator.begin_next_paypal_refund(PayPalRefundOutcome::Pending);
 
     let refund = kit.simulator.refund_paypal(&capture, None).unwrap();
     kit.simulator.settle_paypal_refund(&refund, true).unwrap();
