@@ -48,6 +48,7 @@ pub use crate::faults::{Fault, Trouble, When};
 pub use crate::journal::Call;
 pub use crate::paypal::{Funding, PayPalDisputeOutcome, PayPalRefundOutcome};
 pub use crate::settings::Settings;
+pub use crate::stripe::DisputeOutcome;
 pub use crate::truth::Truth;
 
 /// One of the two companies that are simulated.

@@ -5,6 +5,7 @@ use serde::Serialize;
 use crate::Gateway;
 use crate::money;
 use crate::paypal::CaptureOutcome;
+use crate::stripe::DisputeStatus;
 use crate::world::World;
 
 /// One payment intent or order, as the gateway's own books have it.
@@ -28,9 +29,9 @@ pub struct Truth {
     pub captured_minor: i64,
     /// What was given back.
     pub refunded_minor: i64,
-    /// Held by open disputes.
+    /// Held by open disputes; an inquiry holds nothing.
     pub disputed_minor: i64,
-    /// Lost to disputes or reversals.
+    /// Lost to disputes or reversals, for good.
     pub lost_minor: i64,
     /// How many times money was taken; more than one is a double charge.
     pub captures: usize,
@@ -76,6 +77,14 @@ fn stripe(world: &World) -> Vec<Truth> {
         truth.refunded_minor += charge.amount_refunded;
         truth.captures += 1;
         truth.capture_ids.push(charge.id.clone());
+    }
+    for dispute in books.disputes.iter() {
+        let truth = &mut truths[places[dispute.payment_intent.as_str()]];
+        if dispute.status.is_open_chargeback() {
+            truth.disputed_minor += dispute.amount;
+        } else if dispute.status == DisputeStatus::Lost {
+            truth.lost_minor += dispute.amount;
+        }
     }
     truths
 }

@@ -14,5 +14,7 @@ mod paypal_refunds;
 mod paypal_vault;
 mod strict;
 mod stripe;
+mod stripe_disputes;
 mod stripe_idempotency;
+mod stripe_methods;
 mod stripe_refunds;
