@@ -44,6 +44,7 @@ pub(crate) fn routes() -> Router<Arc<Core>> {
         .route("/_sim/stripe/intents/{id}/authenticate", post(authenticate_stripe))
         .route("/_sim/stripe/intents/{id}/settle", post(settle_stripe))
         .route("/_sim/stripe/refunds/{id}/settle", post(settle_stripe_refund))
+        .merge(crate::stripe::control::routes())
         .route("/_sim/paypal/orders/{id}/approve", post(approve_paypal))
         .route("/_sim/paypal/captures/{id}/settle", post(settle_paypal))
         .route("/_sim/paypal/next-capture", post(next_capture))
@@ -196,7 +197,7 @@ struct Advance {
 
 /// `POST /_sim/clock {"advance_ms": 86400000}`
 async fn advance(State(core): Shared, Json(by): Json<Advance>) -> Json<Value> {
-    core.clock.advance(TimeDelta::milliseconds(by.advance_ms));
+    core.advance(TimeDelta::milliseconds(by.advance_ms));
     clock(State(core)).await
 }
 

@@ -20,6 +20,7 @@ mod keep;
 mod money;
 mod pages;
 mod paypal;
+mod paypal_acts;
 mod server;
 mod settings;
 mod stripe;
@@ -45,8 +46,9 @@ pub use crate::acts::Refusal;
 pub use crate::delivery::{Attempt, DeliveryStatus};
 pub use crate::faults::{Fault, Trouble, When};
 pub use crate::journal::Call;
-pub use crate::paypal::Funding;
+pub use crate::paypal::{Funding, PayPalDisputeOutcome, PayPalRefundOutcome};
 pub use crate::settings::Settings;
+pub use crate::stripe::DisputeOutcome;
 pub use crate::truth::Truth;
 
 /// One of the two companies that are simulated.
@@ -139,6 +141,7 @@ impl Simulator {
         tasks.spawn(server::serve(paypal_listener, None, paypal.clone()));
         tasks.spawn(server::serve(tls_listener, Some(tls), paypal));
         tasks.spawn(delivery::run(Arc::clone(&core)));
+        tasks.spawn(paypal_acts::run(Arc::clone(&core)));
         let inner = Inner { core, paypal_tls_addr, tasks: Mutex::new(tasks) };
         Ok(Simulator { inner: Arc::new(inner) })
     }
@@ -295,7 +298,7 @@ impl Simulator {
 
     /// Moves the simulator's clock.
     pub fn advance_clock(&self, by: TimeDelta) {
-        self.inner.core.clock.advance(by);
+        self.inner.core.advance(by);
     }
 
     /// Returns the simulator's time.
@@ -314,6 +317,7 @@ fn stripe_routes(core: &Arc<Core>) -> Router {
         .route("/v1/{*path}", any(calls::serve::<stripe::Stripe>))
         .merge(pages::stripe())
         .merge(control::routes())
+        .merge(paypal_acts::routes())
         .with_state(Arc::clone(core))
 }
 

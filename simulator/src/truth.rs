@@ -5,6 +5,7 @@ use serde::Serialize;
 use crate::Gateway;
 use crate::money;
 use crate::paypal::CaptureOutcome;
+use crate::stripe::DisputeStatus;
 use crate::world::World;
 
 /// One payment intent or order, as the gateway's own books have it.
@@ -28,6 +29,10 @@ pub struct Truth {
     pub captured_minor: i64,
     /// What was given back.
     pub refunded_minor: i64,
+    /// Held by open disputes; an inquiry holds nothing.
+    pub disputed_minor: i64,
+    /// Lost to disputes or reversals, for good.
+    pub lost_minor: i64,
     /// How many times money was taken; more than one is a double charge.
     pub captures: usize,
     /// Ids of the captured charges or captures.
@@ -59,6 +64,8 @@ fn stripe(world: &World) -> Vec<Truth> {
             amount_minor: intent.amount,
             captured_minor: 0,
             refunded_minor: 0,
+            disputed_minor: 0,
+            lost_minor: 0,
             captures: 0,
             capture_ids: Vec::new(),
             customer: intent.customer.clone(),
@@ -70,6 +77,14 @@ fn stripe(world: &World) -> Vec<Truth> {
         truth.refunded_minor += charge.amount_refunded;
         truth.captures += 1;
         truth.capture_ids.push(charge.id.clone());
+    }
+    for dispute in books.disputes.iter() {
+        let truth = &mut truths[places[dispute.payment_intent.as_str()]];
+        if dispute.status.is_open_chargeback() {
+            truth.disputed_minor += dispute.amount;
+        } else if dispute.status == DisputeStatus::Lost {
+            truth.lost_minor += dispute.amount;
+        }
     }
     truths
 }
@@ -89,7 +104,9 @@ fn paypal(world: &World) -> Vec<Truth> {
             decimals: money::paypal_decimals(&order.amount.currency).unwrap_or(2),
             amount_minor: order.amount.minor,
             captured_minor: captures.iter().map(|capture| capture.amount.minor).sum(),
-            refunded_minor: captures.iter().map(|capture| capture.refunded_minor).sum(),
+            refunded_minor: captures.iter().map(|it| books.refunded_minor(&it.id)).sum(),
+            disputed_minor: captures.iter().map(|it| books.disputed_minor(it)).sum(),
+            lost_minor: captures.iter().map(|it| books.lost_minor(it)).sum(),
             captures: captures.len(),
             capture_ids: captures.iter().map(|capture| capture.id.clone()).collect(),
             customer: None,

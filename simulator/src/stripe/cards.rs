@@ -62,6 +62,8 @@ pub(crate) enum Aftermath {
     Quiet,
     /// The payer's bank contests the charge at once.
     Disputed,
+    /// The payer's bank asks about the charge at once, without taking the money.
+    Inquired,
     /// Refunds stay pending until the control API settles them.
     RefundPends,
     /// Refunds succeed and then fail.
@@ -180,6 +182,7 @@ pub(crate) const CARDS: &[Card] = &[
         Verdict::Authenticate { always: true },
     ),
     troubled("4000000000000259", &["pm_card_createDispute"], Aftermath::Disputed),
+    troubled("4000000000001976", &["pm_card_createDisputeInquiry"], Aftermath::Inquired),
     troubled("4000000000007726", &["pm_card_pendingRefund"], Aftermath::RefundPends),
     troubled("4000000000005126", &["pm_card_refundFail"], Aftermath::RefundFails),
     // Stands for every method whose bank answers days later.

@@ -2,12 +2,12 @@
 
 use serde_json::{Value, json};
 
-use super::cards::{AUTHENTICATION_FAILED, AUTHENTICATION_REQUIRED, Aftermath, Decline, Verdict};
+use super::cards::{AUTHENTICATION_FAILED, AUTHENTICATION_REQUIRED, Decline, Verdict};
 use super::charges::{Charge, Ending};
 use super::error::StripeError;
 use super::intents::{self, tell, unexpected};
 use super::objects::{PaymentMethod, Status};
-use super::{methods, refunds};
+use super::{customers, methods, refunds};
 use crate::ids;
 use crate::world::Turn;
 
@@ -51,6 +51,9 @@ pub(crate) fn confirm(turn: &mut Turn<'_>, id: &str, attempt: &Attempt) -> Resul
             );
             return Err(unexpected(intent, &text));
         }
+    }
+    if let Some(customer) = &intent.customer {
+        customers::check(&turn.world.stripe, customer)?;
     }
     if let Some(method) = &attempt.payment_method {
         choose(turn, id, method)?;
@@ -165,14 +168,16 @@ fn approve(turn: &mut Turn<'_>, id: &str) {
     let intent = books.intents.find_mut(id).expect("it was found before");
     intent.last_error = None;
     intent.next_action = None;
-    let method = intent.payment_method.as_ref().and_then(|id| books.methods.find_mut(id));
-    if let Some(method) = method {
-        match (&intent.customer, &intent.setup_future_usage) {
-            (Some(customer), Some(_)) => method.customer = Some(customer.clone()),
-            _ => method.is_spent = method.customer.is_none(),
-        }
+    let is_manual = intent.capture_method == "manual";
+    let method = intent.payment_method.clone().expect("a paid intent has a method");
+    let keeper = intent.customer.clone().filter(|_| intent.setup_future_usage.is_some());
+    if let Some(customer) = keeper {
+        methods::keep(turn, &method, &customer);
+    } else if let Some(method) = books.methods.find_mut(&method) {
+        method.is_spent = method.customer.is_none();
     }
-    if intent.capture_method == "manual" {
+    let intent = turn.world.stripe.intents.find_mut(id).expect("it was found before");
+    if is_manual {
         intent.status = Status::RequiresCapture;
         intent.amount_capturable = intent.amount;
         refunds::tell_charge_of(turn, "charge.succeeded", id);
@@ -261,11 +266,4 @@ fn process(turn: &mut Turn<'_>, id: &str) {
     intent.status = Status::Processing;
     refunds::tell_charge_of(turn, "charge.pending", id);
     tell(turn, "payment_intent.processing", id);
-}
-
-impl Aftermath {
-    /// Returns whether the payer's bank contests the charge at once.
-    pub(super) fn is_disputed(self) -> bool {
-        self == Aftermath::Disputed
-    }
 }

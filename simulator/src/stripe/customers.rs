@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::Books;
 use super::error::StripeError;
 use super::form::{self, Metadata, Params};
 use super::lists::{Page, Span};
@@ -215,6 +216,27 @@ pub(super) fn delete(turn: &mut Turn<'_>, id: &str, params: Params) -> Result<Va
     let news = News { kind: "customer.deleted", object, object_id: id, payment_id: None };
     turn.tell_stripe(news);
     Ok(tombstone(id))
+}
+
+/// Takes a method that is gone from where new invoices would be charged.
+pub(super) fn forget_method(turn: &mut Turn<'_>, id: &str, method: &str) {
+    let Some(customer) = turn.world.stripe.customers.find_mut(id) else { return };
+    if customer.default_method.as_deref() != Some(method) {
+        return;
+    }
+    let before = customer.json();
+    customer.default_method = None;
+    let object = customer.json();
+    let news = News { kind: "customer.updated", object, object_id: id, payment_id: None };
+    turn.tell_stripe_change(news, &before);
+}
+
+/// Refuses a customer who is not there any more.
+pub(super) fn check(books: &Books, id: &str) -> Result<(), StripeError> {
+    match books.customers.find(id) {
+        Some(customer) if !customer.is_deleted => Ok(()),
+        Some(_) | None => Err(StripeError::missing("customer", id, "customer")),
+    }
 }
 
 fn tombstone(id: &str) -> Value {

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::Books;
 use super::charges::{Charge, Refund};
 use super::customers::Customer;
+use super::disputes::Dispute;
 use super::error::StripeError;
 use super::objects::{Intent, PaymentMethod};
 
@@ -44,6 +45,7 @@ fn lookup(books: &Books, id: &str) -> Option<Value> {
         "ch" => books.charges.find(id).map(Charge::json),
         "re" => books.refunds.find(id).map(Refund::json),
         "cus" => books.customers.find(id).map(Customer::json),
+        "du" => books.disputes.find(id).map(Dispute::json),
         "pm" => books.methods.find(id).map(PaymentMethod::json),
         _ => None,
     }

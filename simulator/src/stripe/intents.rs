@@ -285,5 +285,6 @@ pub(super) fn capture(
     confirm::capture(turn, id, amount);
     refunds::tell_charge_of(turn, "charge.captured", id);
     tell(turn, "payment_intent.succeeded", id);
+    refunds::dispute_if_troubled(turn, id);
     Ok(find(&turn.world.stripe, id)?.json())
 }

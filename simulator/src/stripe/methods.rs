@@ -3,8 +3,9 @@
 use serde_json::Value;
 
 use super::cards::Card;
+use super::customers;
 use super::error::StripeError;
-use super::form::{Metadata, Params};
+use super::form::{self, Metadata, Params};
 use super::lists::Page;
 use super::objects::PaymentMethod;
 use crate::ids;
@@ -72,13 +73,70 @@ pub(super) fn fetch(turn: &Turn<'_>, id: &str, params: Params) -> Result<Value, 
 pub(super) fn list(turn: &Turn<'_>, mut params: Params) -> Result<Value, StripeError> {
     let page = Page::take(&mut params)?;
     let customer = params.required("customer")?;
+    cut(turn, page, &customer, params, "/v1/payment_methods")
+}
+
+/// `GET /v1/customers/{id}/payment_methods`
+pub(super) fn list_of(
+    turn: &Turn<'_>,
+    customer: &str,
+    mut params: Params,
+) -> Result<Value, StripeError> {
+    let page = Page::take(&mut params)?;
+    let url = format!("/v1/customers/{customer}/payment_methods");
+    cut(turn, page, customer, params, &url)
+}
+
+fn cut(
+    turn: &Turn<'_>,
+    page: Page,
+    customer: &str,
+    mut params: Params,
+    url: &str,
+) -> Result<Value, StripeError> {
     let kind = params.text("type")?;
+    params.ignore(&["allow_redisplay"]);
     params.finish()?;
+    if turn.world.stripe.customers.find(customer).is_none() {
+        return Err(StripeError::missing("customer", customer, "customer"));
+    }
     let is_card = kind.is_none_or(|kind| kind == "card");
     let found = turn.world.stripe.methods.iter().rev();
-    let found = found.filter(|method| is_card && method.customer.as_ref() == Some(&customer));
+    let found = found.filter(|method| is_card && method.customer.as_deref() == Some(customer));
     let found = found.map(|method| (method.id.as_str(), method)).collect();
-    page.cut("/v1/payment_methods", found, PaymentMethod::json)
+    page.cut(url, found, PaymentMethod::json)
+}
+
+/// `GET /v1/customers/{customer}/payment_methods/{id}`
+pub(super) fn fetch_of(
+    turn: &Turn<'_>,
+    customer: &str,
+    id: &str,
+    params: Params,
+) -> Result<Value, StripeError> {
+    params.finish()?;
+    let method = turn.world.stripe.methods.find(id);
+    let method = method.filter(|method| method.customer.as_deref() == Some(customer));
+    Ok(method.ok_or_else(|| missing(id, "id"))?.json())
+}
+
+/// `POST /v1/payment_methods/{id}`
+pub(super) fn update(
+    turn: &mut Turn<'_>,
+    id: &str,
+    mut params: Params,
+) -> Result<Value, StripeError> {
+    let wish = params.metadata()?;
+    params.ignore(&["allow_redisplay", "billing_details", "card"]);
+    params.finish()?;
+    let method = turn.world.stripe.methods.find_mut(id).ok_or_else(|| missing(id, "id"))?;
+    if method.customer.is_none() {
+        let text = "You must save this PaymentMethod to a customer before you can update it.";
+        return Err(StripeError::invalid(text));
+    }
+    let before = method.json();
+    form::merge_some(&mut method.metadata, wish);
+    Ok(tell(turn, "payment_method.updated", id, Some(&before)))
 }
 
 /// `POST /v1/payment_methods/{id}/attach`
@@ -89,10 +147,7 @@ pub(super) fn attach(
 ) -> Result<Value, StripeError> {
     let customer = params.required("customer")?;
     params.finish()?;
-    let known = turn.world.stripe.customers.find(&customer);
-    if known.is_none_or(|customer| customer.is_deleted) {
-        return Err(StripeError::missing("customer", &customer, "customer"));
-    }
+    customers::check(&turn.world.stripe, &customer)?;
     let id = match Card::find(id) {
         Some(card) => make(turn, card),
         None => id.to_owned(),
@@ -102,26 +157,49 @@ pub(super) fn attach(
         let text = "The payment method you provided has already been attached to a customer.";
         return Err(StripeError::invalid(text).param("id"));
     }
+    if method.customer.is_some() {
+        return Ok(method.json());
+    }
     method.customer = Some(customer);
-    Ok(tell(turn, "payment_method.attached", &id))
+    Ok(tell(turn, "payment_method.attached", &id, None))
+}
+
+/// Keeps a method that has just paid or been set up for its customer's later payments.
+pub(super) fn keep(turn: &mut Turn<'_>, id: &str, customer: &str) {
+    let method = turn.world.stripe.methods.find_mut(id).expect("it was found before");
+    if method.customer.is_none() {
+        method.customer = Some(customer.to_owned());
+        tell(turn, "payment_method.attached", id, None);
+    }
 }
 
 /// `POST /v1/payment_methods/{id}/detach`
 pub(super) fn detach(turn: &mut Turn<'_>, id: &str, params: Params) -> Result<Value, StripeError> {
     params.finish()?;
+    remove(turn, id)
+}
+
+/// Takes a method from its customer; it can never be used again.
+pub(super) fn remove(turn: &mut Turn<'_>, id: &str) -> Result<Value, StripeError> {
     let method = turn.world.stripe.methods.find_mut(id).ok_or_else(|| missing(id, "id"))?;
-    if method.customer.take().is_none() {
+    let before = method.json();
+    let Some(customer) = method.customer.take() else {
         let text = "The payment method you provided is not attached to a customer so detachment \
                     is impossible.";
         return Err(StripeError::invalid(text).param("id"));
-    }
+    };
     method.is_spent = true;
-    Ok(tell(turn, "payment_method.detached", id))
+    let object = tell(turn, "payment_method.detached", id, Some(&before));
+    customers::forget_method(turn, &customer, id);
+    Ok(object)
 }
 
-fn tell(turn: &mut Turn<'_>, kind: &str, id: &str) -> Value {
+fn tell(turn: &mut Turn<'_>, kind: &str, id: &str, before: Option<&Value>) -> Value {
     let object = turn.world.stripe.methods.find(id).expect("it was found before").json();
     let news = News { kind, object: object.clone(), object_id: id, payment_id: None };
-    turn.tell_stripe(news);
+    match before {
+        Some(before) => turn.tell_stripe_change(news, before),
+        None => turn.tell_stripe(news),
+    }
     object
 }

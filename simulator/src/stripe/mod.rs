@@ -1,9 +1,12 @@
 //! Stripe's API: who calls, what is asked, and the way to the operation.
 
+mod acts;
 mod cards;
 mod charges;
 mod confirm;
+pub(crate) mod control;
 mod customers;
+mod disputes;
 mod error;
 mod events;
 mod expand;
@@ -25,6 +28,7 @@ use serde_json::{Value, json};
 
 use self::charges::{Charge, Refund};
 use self::customers::Customer;
+use self::disputes::Dispute;
 use self::form::Params;
 use self::idempotency::{Begun, Keys};
 use self::objects::{Intent, PaymentMethod};
@@ -35,6 +39,8 @@ use crate::{Gateway, ids};
 
 pub(crate) use self::cards::CARDS;
 pub(crate) use self::confirm::{Attempt, authenticate, confirm, settle};
+pub use self::disputes::DisputeOutcome;
+pub(crate) use self::disputes::DisputeStatus;
 pub(crate) use self::error::StripeError;
 pub(crate) use self::objects::Status;
 pub(crate) use self::refunds::settle as settle_refund;
@@ -47,6 +53,8 @@ pub(crate) struct Books {
     pub(crate) refunds: Table<Refund>,
     pub(crate) customers: Table<Customer>,
     pub(crate) methods: Table<PaymentMethod>,
+    #[serde(default)]
+    pub(crate) disputes: Table<Dispute>,
     keys: Keys,
 }
 
@@ -289,15 +297,25 @@ fn route(
         ("GET", ["customers", id]) => customers::fetch(turn, id, params),
         ("POST", ["customers", id]) => customers::update(turn, id, params),
         ("DELETE", ["customers", id]) => customers::delete(turn, id, params),
+        ("GET", ["customers", id, "payment_methods"]) => methods::list_of(turn, id, params),
+        ("GET", ["customers", customer, "payment_methods", id]) => {
+            methods::fetch_of(turn, customer, id, params)
+        }
         ("GET", ["payment_methods"]) => methods::list(turn, params),
         ("GET", ["payment_methods", id]) => methods::fetch(turn, id, params),
+        ("POST", ["payment_methods", id]) => methods::update(turn, id, params),
         ("POST", ["payment_methods", id, "attach"]) => methods::attach(turn, id, params),
         ("POST", ["payment_methods", id, "detach"]) => methods::detach(turn, id, params),
         ("POST", ["refunds"]) => refunds::create(turn, params),
         ("GET", ["refunds"]) => refunds::list(turn, params),
         ("GET", ["refunds", id]) => refunds::fetch(turn, id, params),
         ("POST", ["refunds", id]) => refunds::update(turn, id, params),
+        ("POST", ["refunds", id, "cancel"]) => refunds::cancel(turn, id, params),
         ("GET", ["charges", id]) => refunds::charge(turn, id, params),
+        ("GET", ["disputes"]) => disputes::list(turn, params),
+        ("GET", ["disputes", id]) => disputes::fetch(turn, id, params),
+        ("POST", ["disputes", id]) => disputes::update(turn, id, params),
+        ("POST", ["disputes", id, "close"]) => disputes::close(turn, id, params),
         ("GET", ["events"]) => events::list(turn, params),
         ("GET", ["events", id]) => events::fetch(turn, id, params),
         (method, _) => Err(StripeError::unrecognized(method, &inbound.path)),

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::cards::Aftermath;
 use super::charges::{Charge, Refund};
+use super::disputes;
 use super::error::StripeError;
 use super::form::{self, Metadata, Params};
 use super::intents;
@@ -28,10 +29,14 @@ pub(super) fn tell_charge_of(turn: &mut Turn<'_>, kind: &str, intent: &str) {
 pub(super) fn dispute_if_troubled(turn: &mut Turn<'_>, intent: &str) {
     let books = &turn.world.stripe;
     let charge = books.intents.find(intent).and_then(|intent| intent.latest_charge.clone());
-    let charge = charge.and_then(|id| books.charges.find(&id));
-    if charge.is_some_and(|charge| charge.aftermath.is_disputed()) {
-        tracing::debug!("disputes are not simulated yet");
-    }
+    let charge = charge.and_then(|id| books.charges.find(&id)).expect("it was charged before");
+    let is_inquiry = match charge.aftermath {
+        Aftermath::Disputed => false,
+        Aftermath::Inquired => true,
+        Aftermath::Quiet | Aftermath::RefundPends | Aftermath::RefundFails => return,
+    };
+    let charge = charge.id.clone();
+    disputes::open(turn, &charge, is_inquiry, None).expect("nobody contested it before");
 }
 
 fn payment_id_of(turn: &Turn<'_>, intent: &str) -> Option<String> {
@@ -90,23 +95,50 @@ pub(super) fn create(turn: &mut Turn<'_>, mut params: Params) -> Result<Value, S
     let wish = params.metadata()?;
     params.ignore(&["refund_application_fee", "reverse_transfer", "instructions_email"]);
     params.finish()?;
-    let charge_id = charge_for(turn, charge, intent)?;
-    let charge = turn.world.stripe.charges.find(&charge_id).expect("it was found before");
-    let amount = refundable(charge, amount)?;
+    let charge = charge_for(turn, charge, intent)?;
     let mut metadata = Metadata::new();
     form::merge_some(&mut metadata, wish);
+    let refund = make(turn, &charge, amount, reason, metadata)?;
+    // The answer is as of the moment it was made; the bank's reference comes by event.
+    Ok(refund.json())
+}
+
+/// Refunds an intent as a person does at the dashboard: nothing of ours is written on it.
+pub(crate) fn at_dashboard(
+    turn: &mut Turn<'_>,
+    intent: &str,
+    amount: Option<i64>,
+) -> Result<String, StripeError> {
+    let charge = charge_for(turn, None, Some(intent.to_owned()))?;
+    let reason = Some("requested_by_customer");
+    Ok(make(turn, &charge, amount, reason, Metadata::new())?.id)
+}
+
+fn make(
+    turn: &mut Turn<'_>,
+    charge_id: &str,
+    amount: Option<i64>,
+    reason: Option<&str>,
+    metadata: Metadata,
+) -> Result<Refund, StripeError> {
+    let charge = turn.world.stripe.charges.find(charge_id).expect("it was found before");
+    let aftermath = charge.aftermath;
+    let amount = refundable(charge, amount, disputes::holds(&turn.world.stripe, charge_id))?;
     let refund = Refund {
         id: ids::stripe("re"),
         created: turn.unix(),
         amount,
         currency: charge.currency.clone(),
-        charge: charge_id.clone(),
+        charge: charge_id.to_owned(),
         payment_intent: charge.payment_intent.clone(),
         metadata,
         reason: reason.map(str::to_owned),
-        status: match charge.aftermath {
+        status: match aftermath {
             Aftermath::RefundPends => "pending".into(),
-            Aftermath::Quiet | Aftermath::Disputed | Aftermath::RefundFails => "succeeded".into(),
+            Aftermath::Quiet
+            | Aftermath::Disputed
+            | Aftermath::Inquired
+            | Aftermath::RefundFails => "succeeded".into(),
         },
         failure_reason: None,
         has_reference: false,
@@ -115,16 +147,18 @@ pub(super) fn create(turn: &mut Turn<'_>, mut params: Params) -> Result<Value, S
     turn.effects.push(id.clone());
     turn.world.stripe.refunds.insert(refund.clone());
     tell(turn, "refund.created", &refund, None);
-    add_refunded(turn, &charge_id, amount);
+    add_refunded(turn, charge_id, amount);
     if refund.status == "succeeded" {
         learn_reference(turn, &id);
     }
-    // The answer is as of the moment it was made; the bank's reference comes by event.
-    Ok(refund.json())
+    if aftermath == Aftermath::RefundFails {
+        settle(turn, &id, false)?;
+    }
+    Ok(refund)
 }
 
 /// Refuses to give back more than is there.
-fn refundable(charge: &Charge, amount: Option<i64>) -> Result<i64, StripeError> {
+fn refundable(charge: &Charge, amount: Option<i64>, is_held: bool) -> Result<i64, StripeError> {
     if charge.amount_captured == 0 {
         let text = format!("Charge {} has no captured money to refund.", charge.id);
         return Err(StripeError::state("charge_not_refundable", text));
@@ -133,7 +167,7 @@ fn refundable(charge: &Charge, amount: Option<i64>) -> Result<i64, StripeError> 
         let text = format!("Charge {} has already been refunded.", charge.id);
         return Err(StripeError::state("charge_already_refunded", text));
     }
-    if charge.is_disputed {
+    if is_held {
         let text = format!("Charge {} has been charged back; cannot issue a refund.", charge.id);
         return Err(StripeError::state("charge_disputed", text));
     }
@@ -163,6 +197,10 @@ fn add_refunded(turn: &mut Turn<'_>, charge_id: &str, amount: i64) {
     let kind = if amount > 0 { "charge.refunded" } else { "charge.updated" };
     let news = News { kind, object, object_id: charge_id, payment_id };
     turn.tell_stripe_change(news, &before);
+    let charge = turn.world.stripe.charges.find(charge_id);
+    if charge.is_some_and(|charge| charge.refundable() == 0) {
+        disputes::end_inquiry(turn, charge_id);
+    }
 }
 
 /// Tells the bank's reference of a refund.
@@ -182,7 +220,8 @@ fn change(turn: &mut Turn<'_>, id: &str, edit: impl FnOnce(&mut Refund)) {
 pub(crate) fn settle(turn: &mut Turn<'_>, id: &str, is_paid: bool) -> Result<(), StripeError> {
     let refund = turn.world.stripe.refunds.find(id);
     let refund = refund.ok_or_else(|| StripeError::missing("refund", id, "id"))?.clone();
-    if refund.status == "failed" || (is_paid && refund.status == "succeeded") {
+    let is_over = matches!(refund.status.as_str(), "failed" | "canceled");
+    if is_over || (is_paid && refund.status == "succeeded") {
         return Err(StripeError::invalid(format!("Refund {id} is {}.", refund.status)));
     }
     if is_paid {
@@ -200,6 +239,34 @@ pub(crate) fn settle(turn: &mut Turn<'_>, id: &str, is_paid: bool) -> Result<(),
     tell(turn, "refund.failed", &failed, None);
     add_refunded(turn, &refund.charge, -refund.amount);
     Ok(())
+}
+
+/// Takes back a refund that pends, as a person does at the dashboard.
+pub(crate) fn call_off(turn: &mut Turn<'_>, id: &str) -> Result<(), StripeError> {
+    let refund = turn.world.stripe.refunds.find(id);
+    let refund = refund.ok_or_else(|| StripeError::missing("refund", id, "id"))?.clone();
+    if refund.status != "pending" {
+        return Err(StripeError::invalid(format!("Refund {id} is {}.", refund.status)));
+    }
+    change(turn, id, |refund| {
+        refund.status = "canceled".into();
+        refund.failure_reason = Some("merchant_request".into());
+    });
+    add_refunded(turn, &refund.charge, -refund.amount);
+    Ok(())
+}
+
+/// `POST /v1/refunds/{id}/cancel`: only for refunds that wait for the payer, which cards' never do.
+pub(super) fn cancel(turn: &Turn<'_>, id: &str, params: Params) -> Result<Value, StripeError> {
+    params.finish()?;
+    let refund = turn.world.stripe.refunds.find(id);
+    let refund = refund.ok_or_else(|| StripeError::missing("refund", id, "id"))?;
+    let text = format!(
+        "Refund {id} has a status of {}. Only a refund with a status of requires_action can be \
+         canceled.",
+        refund.status
+    );
+    Err(StripeError::invalid(text).saved())
 }
 
 /// `GET /v1/refunds`

@@ -1,5 +1,6 @@
 //! What one may say of a payment intent, and what Stripe refuses of it.
 
+use super::customers;
 use super::error::StripeError;
 use super::form::{Metadata, Params};
 use crate::money;
@@ -58,10 +59,7 @@ impl Wishes {
             types: params.list("payment_method_types")?,
         };
         if let Some(customer) = &wishes.customer {
-            let known = turn.world.stripe.customers.find(customer);
-            if known.is_none_or(|customer| customer.is_deleted) {
-                return Err(StripeError::missing("customer", customer, "customer"));
-            }
+            customers::check(&turn.world.stripe, customer)?;
         }
         Ok(wishes)
     }

@@ -108,3 +108,75 @@ async fn a_refund_may_pend_until_the_bank_has_done_it() {
     let read = kit.get(&format!("/v1/refunds/{}", refund.id())).await;
     assert_eq!(read.body["status"], "succeeded");
 }
+
+#[tokio::test]
+async fn a_refund_at_the_dashboard_names_nothing_of_ours() {
+    let kit = Kit::start().await;
+    let intent = kit.paid_intent().await;
+
+    let part = kit.simulator.refund_stripe(&intent, Some(400)).unwrap();
+    let rest = kit.simulator.refund_stripe(&intent, None).unwrap();
+    let over = kit.simulator.refund_stripe(&intent, None).unwrap_err();
+
+    let part = kit.get(&format!("/v1/refunds/{part}")).await;
+    assert_eq!((&part.body["amount"], &part.body["metadata"]), (&json!(400), &json!({})));
+    let rest = kit.get(&format!("/v1/refunds/{rest}")).await;
+    assert_eq!(rest.body["amount"], 699);
+    assert_eq!(over.code, "charge_already_refunded");
+    let events = kit.simulator.events();
+    let made = events.iter().find(|event| event.kind == "refund.created").unwrap();
+    let body: Value = serde_json::from_slice(&made.body).unwrap();
+    assert_eq!(body["request"], json!({ "id": null, "idempotency_key": null }));
+}
+
+#[tokio::test]
+async fn a_refund_is_asked_of_the_charge_as_well_and_found_by_it() {
+    let kit = Kit::start().await;
+    kit.paid_intent().await;
+    let charge = kit.simulator.truth()[0].capture_ids[0].clone();
+
+    let form = [("charge", charge.as_str()), ("reason", "duplicate"), ("amount", "1")];
+    let refund = kit.post("/v1/refunds", &form).await;
+    let odd = kit.post("/v1/refunds", &[("charge", charge.as_str()), ("reason", "bored")]).await;
+    let list = kit.get(&format!("/v1/refunds?charge={charge}")).await;
+
+    assert_eq!(refund.body["reason"], "duplicate");
+    assert_eq!(refund.body["charge"], charge.as_str());
+    assert_eq!(odd.body["error"]["param"], "reason");
+    assert_eq!(list.body["data"][0]["id"], refund.id().as_str());
+    let families = kit.kinds().into_iter().filter(|kind| kind.contains("refund.")).count();
+    assert_eq!(families, 2, "refund.created and refund.updated, without their older twins");
+}
+
+#[tokio::test]
+async fn a_refund_that_pends_can_be_called_off() {
+    let kit = Kit::start().await;
+    let intent = kit.intent().await.id();
+    kit.simulator.pay_stripe(&intent, "pm_card_pendingRefund").unwrap();
+    let refund = kit.post("/v1/refunds", &[("payment_intent", intent.as_str())]).await.id();
+
+    let asked = kit.post(&format!("/v1/refunds/{refund}/cancel"), &[]).await;
+    kit.simulator.cancel_stripe_refund(&refund).unwrap();
+    let again = kit.simulator.cancel_stripe_refund(&refund);
+    let late = kit.simulator.settle_stripe_refund(&refund, true);
+
+    assert_eq!(asked.status, 400, "a card's refund never waits for the payer");
+    assert!(again.is_err() && late.is_err());
+    let read = kit.get(&format!("/v1/refunds/{refund}")).await;
+    assert_eq!(read.body["status"], "canceled");
+    assert_eq!(kit.simulator.truth()[0].refunded_minor, 0);
+}
+
+#[tokio::test]
+async fn some_cards_refuse_the_money_after_the_refund_succeeded() {
+    let kit = Kit::start().await;
+    let intent = kit.intent().await.id();
+    kit.simulator.pay_stripe(&intent, "pm_card_refundFail").unwrap();
+
+    let refund = kit.post("/v1/refunds", &[("payment_intent", intent.as_str())]).await;
+
+    assert_eq!(refund.body["status"], "succeeded");
+    let read = kit.get(&format!("/v1/refunds/{}", refund.id())).await;
+    assert_eq!(read.body["status"], "failed");
+    assert_eq!(kit.simulator.truth()[0].refunded_minor, 0);
+}
