@@ -395,6 +395,26 @@ mod tests {
     }
 
     #[test]
+    fn paypals_webhooks_are_proven_by_certificate_unless_the_api_is_chosen() {
+        let proof = |chosen: &str| {
+            let config = read(&[
+                ("TOLLGATE_ENV", "test"),
+                ("DATABASE_URL", "postgres://x"),
+                ("JWT_HS256_SECRET", "0123456789abcdef0123456789abcdef"),
+                ("PAYPAL_CLIENT_ID", "id"),
+                ("PAYPAL_CLIENT_SECRET", "secret"),
+                ("PAYPAL_WEBHOOK_ID", "webhook"),
+                ("PAYPAL_WEBHOOK_PROOF", chosen),
+            ]);
+            config.map(|config| config.paypal.unwrap().proof)
+        };
+        assert_eq!(proof("").unwrap(), PayPalProof::Certificate);
+        assert_eq!(proof("certificate").unwrap(), PayPalProof::Certificate);
+        assert_eq!(proof("api").unwrap(), PayPalProof::Api);
+        assert!(proof("none").is_err());
+    }
+
+    #[test]
     fn production_refuses_a_gateway_that_is_not_the_gateways_own() {
         let errors = read(&[
             ("DATABASE_URL", "postgres://x"),

@@ -15,7 +15,7 @@ const DISPUTES: &str = "/v1/customer/disputes";
 const MAX_PAGES: usize = 5;
 
 #[derive(Deserialize)]
-struct Dispute {
+struct Case {
     dispute_id: String,
     status: String,
     reason: Option<String>,
@@ -85,7 +85,7 @@ fn stage(status: &str, outcome: Option<&str>) -> Result<DisputeStage, GatewayErr
     }
 }
 
-impl Dispute {
+impl Case {
     fn into_state(self, merchant_id: Option<&str>) -> Result<DisputeState, GatewayError> {
         let [transaction] = self.disputed_transactions.as_slice() else {
             let what = "a dispute of ours has one transaction";
@@ -138,7 +138,7 @@ impl PayPal {
         if !is_id(id) {
             return Err(GatewayError::NotFound);
         }
-        let dispute: Dispute = self.api.get(&format!("{DISPUTES}/{id}")).await?;
+        let dispute: Case = self.api.get(&format!("{DISPUTES}/{id}")).await?;
         dispute.into_state(self.merchant_id.as_deref())
     }
 
@@ -191,7 +191,7 @@ mod tests {
     }
 
     fn state(dispute: Value) -> Result<DisputeState, GatewayError> {
-        let dispute: Dispute = serde_json::from_value(dispute).unwrap();
+        let dispute: Case = serde_json::from_value(dispute).unwrap();
         dispute.into_state(Some("RD465XN5VS364"))
     }
 

@@ -42,11 +42,11 @@ struct TransactionList {
 
 #[derive(Deserialize)]
 struct TransactionDetails {
-    transaction_info: Transaction,
+    transaction_info: Line,
 }
 
 #[derive(Deserialize)]
-struct Transaction {
+struct Line {
     transaction_id: Option<String>,
     paypal_reference_id: Option<String>,
     paypal_reference_id_type: Option<String>,
@@ -74,7 +74,7 @@ fn time(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
-impl Transaction {
+impl Line {
     /// Money that a buyer paid us: a payment (T00…) that succeeded or is under way, and no payment
     /// that we made ourselves. `None`: something else.
     fn into_capture(self) -> Result<Option<GatewayCapture>, GatewayError> {
@@ -244,7 +244,7 @@ mod tests {
     }
 
     fn capture(transaction: Value) -> Option<GatewayCapture> {
-        serde_json::from_value::<Transaction>(transaction).unwrap().into_capture().unwrap()
+        serde_json::from_value::<Line>(transaction).unwrap().into_capture().unwrap()
     }
 
     #[test]

@@ -159,7 +159,8 @@ impl Gateway for PayPal {
             return Ok(before);
         }
         let path = format!("{ORDERS}{id}/capture");
-        let key = format!("capture-{payment_id}-{}", attempt + 1);
+        // With the order's id, or a payment's second order would be answered with its first.
+        let key = format!("capture-{payment_id}-{id}-{}", attempt + 1);
         let Failure { error, page } = match self.api.post(&path, &key, &json!({})).await {
             Ok(order) => return self.object(order),
             Err(failure) => failure,

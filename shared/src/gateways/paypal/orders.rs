@@ -115,14 +115,18 @@ pub(super) fn invoice_id(payment_id: PaymentId, attempt: u32) -> String {
     }
 }
 
-fn unit(amount: Amount, payment_id: PaymentId, attempt: u32, description: &str) -> Value {
-    json!({
+fn unit(amount: &Amount, payment_id: PaymentId, attempt: u32, description: &str) -> Value {
+    let mut unit = json!({
         "amount": amount,
         "custom_id": payment_id.to_string(),
         "invoice_id": invoice_id(payment_id, attempt),
-        // PayPal's longest.
-        "description": description.chars().take(127).collect::<String>(),
-    })
+    });
+    // PayPal's longest; an empty one is a fault to it.
+    let description: String = description.chars().take(127).collect();
+    if !description.is_empty() {
+        unit["description"] = json!(description);
+    }
+    unit
 }
 
 /// What opens an order that the buyer approves on PayPal's page.
@@ -144,7 +148,7 @@ pub(super) fn create_body(request: &IntentRequest) -> Result<Value, GatewayError
             wallet["attributes"]["customer"] = json!({ "id": customer });
         }
     }
-    let unit = unit(amount, request.payment_id, request.attempt, &request.description);
+    let unit = unit(&amount, request.payment_id, request.attempt, &request.description);
     Ok(json!({
         "intent": "CAPTURE",
         "purchase_units": [unit],
@@ -155,7 +159,7 @@ pub(super) fn create_body(request: &IntentRequest) -> Result<Value, GatewayError
 /// What opens and captures an order at once, with a saved method.
 pub(super) fn saved_body(request: &SavedCharge) -> Result<Value, GatewayError> {
     let amount = Amount::of(request.amount)?;
-    let unit = unit(amount, request.payment_id, request.attempt, &request.description);
+    let unit = unit(&amount, request.payment_id, request.attempt, &request.description);
     Ok(json!({
         "intent": "CAPTURE",
         "purchase_units": [unit],
@@ -294,7 +298,12 @@ mod tests {
     use crate::money::{Currency, Money};
 
     fn order(status: &str, captures: &Value, source: &Value) -> Object {
-        let order = json!({
+        let order = serde_json::from_value::<Order>(body(status, captures, source)).unwrap();
+        order.into_object(Some("M")).unwrap()
+    }
+
+    fn body(status: &str, captures: &Value, source: &Value) -> Value {
+        json!({
             "id": "5O190127TN364715T",
             "status": status,
             "purchase_units": [{
@@ -305,8 +314,7 @@ mod tests {
             }],
             "payment_source": source,
             "links": [{ "rel": "payer-action", "href": "https://www.paypal.com/checkoutnow" }],
-        });
-        serde_json::from_value::<Order>(order).unwrap().into_object(Some("M")).unwrap()
+        })
     }
 
     fn capture(status: &str) -> Value {
@@ -336,6 +344,18 @@ mod tests {
         assert!(order("VOIDED", &json!([]), &json!({})).facts.is_voided);
         let waiting = order("PAYER_ACTION_REQUIRED", &json!([]), &json!({})).facts;
         assert_eq!(waiting, ObjectFacts::default());
+    }
+
+    #[test]
+    fn an_order_that_pays_somebody_else_is_not_ours() {
+        let is_ours = |merchant_id: Option<&str>| {
+            let body = body("COMPLETED", &capture("COMPLETED"), &json!({}));
+            let order = serde_json::from_value::<Order>(body).unwrap();
+            order.into_object(merchant_id).unwrap().is_ours
+        };
+        assert!(is_ours(Some("M")));
+        assert!(is_ours(None), "nothing is configured to compare with");
+        assert!(!is_ours(Some("ANOTHER")));
     }
 
     #[test]

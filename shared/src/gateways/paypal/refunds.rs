@@ -192,7 +192,10 @@ impl PayPal {
     ) -> Result<DisputeState, GatewayError> {
         let (amount, is_ours) = match self.api.get::<Refund>(&refund_path(id)?).await {
             Ok(refund) => {
-                if refund.capture_id().is_some_and(|named| named != capture_id) {
+                // A forged event may name a refund of ours, whose money is counted already.
+                let is_refund_of_ours = refund.names_refund(None).is_some();
+                let is_of_another = refund.capture_id().is_some_and(|named| named != capture_id);
+                if is_refund_of_ours || is_of_another {
                     return Err(GatewayError::NotFound);
                 }
                 let is_ours = orders::is_us(refund.payer.as_ref(), self.merchant_id.as_deref());
