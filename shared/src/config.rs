@@ -70,6 +70,16 @@ pub struct Stripe {
     pub account: Option<String>,
 }
 
+/// How a webhook of PayPal's is proven.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum PayPalProof {
+    /// By its signature and PayPal's certificate.
+    #[default]
+    Certificate,
+    /// By asking PayPal's API.
+    Api,
+}
+
 /// PayPal's settings.
 #[derive(Debug, Clone)]
 pub struct PayPal {
@@ -92,6 +102,8 @@ pub struct PayPal {
     pub cert_roots: Option<String>,
     /// `PAYPAL_CERT_RESOLVE`: where certificates are fetched instead of DNS (not in production).
     pub cert_resolve: Option<SocketAddr>,
+    /// `PAYPAL_WEBHOOK_PROOF`: certificate (default) or api.
+    pub proof: PayPalProof,
 }
 
 /// Who may call as a customer.
@@ -264,6 +276,14 @@ fn paypal(reader: &mut Reader<'_>) -> Option<PayPal> {
             false
         }
     };
+    let proof = match reader.text("PAYPAL_WEBHOOK_PROOF").as_deref() {
+        None | Some("certificate") => PayPalProof::Certificate,
+        Some("api") => PayPalProof::Api,
+        Some(_) => {
+            reader.errors.push("PAYPAL_WEBHOOK_PROOF is not certificate or api".to_owned());
+            PayPalProof::Certificate
+        }
+    };
     let cert_roots = reader.text("PAYPAL_CERT_ROOTS").and_then(|path| {
         let pem = std::fs::read_to_string(path).ok();
         if pem.is_none() {
@@ -281,6 +301,7 @@ fn paypal(reader: &mut Reader<'_>) -> Option<PayPal> {
         api_base: base(reader, "PAYPAL_API_BASE", paypal_base(is_live)),
         cert_roots,
         cert_resolve: reader.parsed("PAYPAL_CERT_RESOLVE", "an address like 127.0.0.1:8443"),
+        proof,
     })
 }
 
@@ -389,6 +410,26 @@ mod tests {
             assert!(text.contains(name), "{name} is not in {text}");
         }
         assert!(!text.contains("canary"), "{text}");
+    }
+
+    #[test]
+    fn paypals_webhooks_are_proven_by_certificate_unless_the_api_is_chosen() {
+        let proof = |chosen: &str| {
+            let config = read(&[
+                ("TOLLGATE_ENV", "test"),
+                ("DATABASE_URL", "postgres://x"),
+                ("JWT_HS256_SECRET", "0123456789abcdef0123456789abcdef"),
+                ("PAYPAL_CLIENT_ID", "id"),
+                ("PAYPAL_CLIENT_SECRET", "secret"),
+                ("PAYPAL_WEBHOOK_ID", "webhook"),
+                ("PAYPAL_WEBHOOK_PROOF", chosen),
+            ]);
+            config.map(|config| config.paypal.unwrap().proof)
+        };
+        assert_eq!(proof("").unwrap(), PayPalProof::Certificate);
+        assert_eq!(proof("certificate").unwrap(), PayPalProof::Certificate);
+        assert_eq!(proof("api").unwrap(), PayPalProof::Api);
+        assert!(proof("none").is_err());
     }
 
     #[test]

@@ -35,6 +35,12 @@ pub(crate) fn paypal_event() -> String {
     format!("WH-{}-{}", paypal(), paypal())
 }
 
+/// Returns the id of a PayPal dispute, such as `PP-R-ABC-10012345`.
+pub(crate) fn paypal_dispute() -> String {
+    let letters = |length| random(length, UPPER);
+    format!("PP-R-{}-{}", letters(3), random(8, 10))
+}
+
 /// Returns `length` random letters or digits, for secrets and tokens.
 pub(crate) fn token(length: usize) -> String {
     random(length, ALPHANUMERIC.len())

@@ -20,6 +20,7 @@ mod keep;
 mod money;
 mod pages;
 mod paypal;
+mod paypal_acts;
 mod server;
 mod settings;
 mod stripe;
@@ -45,7 +46,7 @@ pub use crate::acts::Refusal;
 pub use crate::delivery::{Attempt, DeliveryStatus};
 pub use crate::faults::{Fault, Trouble, When};
 pub use crate::journal::Call;
-pub use crate::paypal::Funding;
+pub use crate::paypal::{Funding, PayPalDisputeOutcome, PayPalRefundOutcome};
 pub use crate::settings::Settings;
 pub use crate::stripe::DisputeOutcome;
 pub use crate::truth::Truth;
@@ -141,6 +142,7 @@ impl Simulator {
         tasks.spawn(server::serve(tls_listener, Some(tls), paypal));
         tasks.spawn(delivery::run(Arc::clone(&core)));
         tasks.spawn(stripe::watch(Arc::clone(&core)));
+        tasks.spawn(paypal_acts::run(Arc::clone(&core)));
         let inner = Inner { core, paypal_tls_addr, tasks: Mutex::new(tasks) };
         Ok(Simulator { inner: Arc::new(inner) })
     }
@@ -316,6 +318,7 @@ fn stripe_routes(core: &Arc<Core>) -> Router {
         .route("/v1/{*path}", any(calls::serve::<stripe::Stripe>))
         .merge(pages::stripe())
         .merge(control::routes())
+        .merge(paypal_acts::routes())
         .with_state(Arc::clone(core))
 }
 

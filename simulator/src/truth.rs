@@ -29,9 +29,9 @@ pub struct Truth {
     pub captured_minor: i64,
     /// What was given back.
     pub refunded_minor: i64,
-    /// What payers' banks have taken back and not decided on; inquiries take nothing.
+    /// Held by open disputes; an inquiry holds nothing.
     pub disputed_minor: i64,
-    /// What was lost in disputes, for good.
+    /// Lost to disputes or reversals, for good.
     pub lost_minor: i64,
     /// How many times money was taken; more than one is a double charge.
     pub captures: usize,
@@ -104,9 +104,9 @@ fn paypal(world: &World) -> Vec<Truth> {
             decimals: money::paypal_decimals(&order.amount.currency).unwrap_or(2),
             amount_minor: order.amount.minor,
             captured_minor: captures.iter().map(|capture| capture.amount.minor).sum(),
-            refunded_minor: captures.iter().map(|capture| capture.refunded_minor).sum(),
-            disputed_minor: 0,
-            lost_minor: 0,
+            refunded_minor: captures.iter().map(|it| books.refunded_minor(&it.id)).sum(),
+            disputed_minor: captures.iter().map(|it| books.disputed_minor(it)).sum(),
+            lost_minor: captures.iter().map(|it| books.lost_minor(it)).sum(),
             captures: captures.len(),
             capture_ids: captures.iter().map(|capture| capture.id.clone()).collect(),
             customer: None,

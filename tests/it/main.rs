@@ -4,6 +4,7 @@
 mod access;
 mod crash;
 mod paypal;
+mod paypal_gateway;
 mod purchase;
 mod stripe_gateway;
 mod take_back;

@@ -1,4 +1,4 @@
-//! PayPal's approval page: Pay now and Cancel.
+//! PayPal's approval pages: to pay an order, and to let a way to pay be saved.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use axum::response::Response;
 use serde::Deserialize;
 
 use super::{not_found, page, redirect, with_query};
-use crate::paypal::{self, Funding, PAYER_ID, Status};
+use crate::paypal::{self, Funding, PAYER_ID, SetupStatus, Status};
 use crate::world::{Cause, Core};
 
 #[derive(Debug, Deserialize)]
@@ -83,6 +83,74 @@ fn draw(core: &Core, id: &str) -> Option<Approve> {
         title,
         amount: format!("{} {}", order.amount.value(), order.amount.currency),
         description: order.description.clone(),
+        open,
+        return_link: back.unwrap_or_default(),
+        cancel_link: cancel.unwrap_or_default(),
+    })
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct AskedSetup {
+    approval_session_id: String,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct SubmittedSetup {
+    approval_session_id: String,
+    action: String,
+}
+
+#[derive(Template)]
+#[template(path = "save.html")]
+struct Save {
+    id: String,
+    title: &'static str,
+    open: bool,
+    return_link: String,
+    cancel_link: String,
+}
+
+/// `GET /agreements/approve?approval_session_id={setup token}`
+pub(super) async fn show_setup(
+    State(core): State<Arc<Core>>,
+    Query(asked): Query<AskedSetup>,
+) -> Response {
+    match draw_setup(&core, &asked.approval_session_id) {
+        Some(save) => page(StatusCode::OK, &save),
+        None => not_found(),
+    }
+}
+
+/// `POST /agreements/approve`: lets it be saved or not, then goes back to the shop.
+pub(super) async fn submit_setup(
+    State(core): State<Arc<Core>>,
+    Form(submitted): Form<SubmittedSetup>,
+) -> Response {
+    let id = &submitted.approval_session_id;
+    let is_cancelled = submitted.action == "cancel";
+    if !is_cancelled && let Err(error) = core.at_paypal(|turn| paypal::approve_setup(turn, id)) {
+        tracing::debug!(token.id = id, code = error.code, "approval refused");
+    }
+    let Some(save) = draw_setup(&core, id) else { return not_found() };
+    let link = if is_cancelled { &save.cancel_link } else { &save.return_link };
+    if link.is_empty() { page(StatusCode::OK, &save) } else { redirect(link) }
+}
+
+fn draw_setup(core: &Core, id: &str) -> Option<Save> {
+    let world = core.world();
+    let token = world.paypal.setup_tokens.find(id)?;
+    let (title, open) = match token.status {
+        SetupStatus::PayerActionRequired => ("Save PayPal for later", true),
+        SetupStatus::Approved => ("Approved", true),
+        SetupStatus::Vaulted => ("Saved", false),
+    };
+    let parameters = [("approval_token_id", id), ("approval_session_id", id)];
+    let back = token.return_url.as_deref().filter(|_| title != "Save PayPal for later");
+    let back = back.and_then(|url| with_query(url, &parameters));
+    let cancel = token.cancel_url.as_deref().and_then(|url| with_query(url, &parameters));
+    Some(Save {
+        id: id.to_owned(),
+        title,
         open,
         return_link: back.unwrap_or_default(),
         cancel_link: cancel.unwrap_or_default(),

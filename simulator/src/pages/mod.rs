@@ -33,6 +33,7 @@ pub(crate) fn paypal() -> Router<Arc<Core>> {
     Router::new()
         .route("/", get(state::paypal))
         .route("/checkoutnow", get(approve::show).post(approve::submit))
+        .route("/agreements/approve", get(approve::show_setup).post(approve::submit_setup))
 }
 
 fn page(status: StatusCode, template: &impl Template) -> Response {

@@ -1,4 +1,4 @@
-//! Captures and refunds: the money.
+//! Captures: the money that was taken.
 
 use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 
 use super::error::PayPalError;
 use super::events::EVENT_BASE;
-use super::fields::{self, Amount};
+use super::fields::Amount;
 use super::orders::{self, Funding, Status};
-use super::{Done, shown, time};
+use super::{Done, shown, time, vault};
 use crate::calls::Inbound;
 use crate::ids;
 use crate::table::Row;
@@ -34,7 +34,6 @@ pub(crate) struct Capture {
     pub(crate) custom_id: Option<String>,
     pub(crate) invoice_id: Option<String>,
     pub(crate) outcome: Outcome,
-    pub(crate) refunded_minor: i64,
     pub(super) refunds: Vec<String>,
 }
 
@@ -45,27 +44,30 @@ impl Row for Capture {
 }
 
 impl Capture {
-    pub(crate) fn status(&self) -> &'static str {
+    /// PayPal's word for where it stands, given what went back of it.
+    pub(crate) fn status(&self, given_back_minor: i64) -> &'static str {
         match self.outcome {
             Outcome::Pending => "PENDING",
             Outcome::Declined => "DECLINED",
-            Outcome::Completed if self.refunded_minor == 0 => "COMPLETED",
-            Outcome::Completed if self.refunded_minor < self.amount.minor => "PARTIALLY_REFUNDED",
+            Outcome::Completed if given_back_minor == 0 => "COMPLETED",
+            Outcome::Completed if given_back_minor < self.amount.minor => "PARTIALLY_REFUNDED",
             Outcome::Completed => "REFUNDED",
         }
     }
 
     /// PayPal's usual price: 3.49 % and 49 minor units, never more than the amount.
-    fn fee(&self) -> i64 {
+    pub(super) fn fee(&self) -> i64 {
         (self.amount.minor / 10_000 * 349 + self.amount.minor % 10_000 * 349 / 10_000 + 49)
             .min(self.amount.minor)
     }
 
     pub(super) fn json(&self, turn: &Turn<'_>, base: &str) -> Value {
         let own = format!("{base}/v2/payments/captures/{}", self.id);
+        let books = &turn.world.paypal;
+        let reversed = books.reversed_minor(&self.id);
         let mut body = json!({
             "id": self.id,
-            "status": self.status(),
+            "status": self.status(books.refunded_minor(&self.id) + reversed),
             "amount": self.amount.json(),
             "final_capture": true,
             "disbursement_mode": "INSTANT",
@@ -104,73 +106,15 @@ impl Capture {
             Outcome::Pending => body["status_details"] = json!({ "reason": "PENDING_REVIEW" }),
             Outcome::Declined => body["status_details"] = json!({ "reason": "OTHER" }),
         }
-        body
-    }
-}
-
-/// Money sent back.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Refund {
-    pub(crate) id: String,
-    pub(crate) capture: String,
-    pub(crate) created_at: DateTime<Utc>,
-    pub(crate) amount: Amount,
-    /// What had been sent back of the capture, this refund included.
-    pub(crate) total_minor: i64,
-    pub(crate) custom_id: Option<String>,
-    pub(crate) invoice_id: Option<String>,
-    pub(crate) note: Option<String>,
-    pub(crate) status: String,
-}
-
-impl Row for Refund {
-    fn id(&self) -> &str {
-        &self.id
-    }
-}
-
-impl Refund {
-    pub(super) fn json(&self, base: &str) -> Value {
-        let mut body = json!({
-            "id": self.id,
-            "status": self.status,
-            "amount": self.amount.json(),
-            "seller_payable_breakdown": {
-                "gross_amount": self.amount.json(),
-                "paypal_fee": self.amount.of(0).json(),
-                "net_amount": self.amount.json(),
-                "total_refunded_amount": self.amount.of(self.total_minor).json(),
-            },
-            "create_time": time(self.created_at),
-            "update_time": time(self.created_at),
-            "links": [
-                {
-                    "href": format!("{base}/v2/payments/refunds/{}", self.id),
-                    "rel": "self",
-                    "method": "GET",
-                },
-                {
-                    "href": format!("{base}/v2/payments/captures/{}", self.capture),
-                    "rel": "up",
-                    "method": "GET",
-                },
-            ],
-        });
-        let texts = [
-            ("custom_id", &self.custom_id),
-            ("invoice_id", &self.invoice_id),
-            ("note_to_payer", &self.note),
-        ];
-        for (name, text) in texts {
-            if let Some(text) = text {
-                body[name] = json!(text);
-            }
+        if reversed > 0 {
+            body["status_details"] = json!({ "reason": "CHARGEBACK" });
         }
         body
     }
 }
 
-fn find<'a>(turn: &'a Turn<'_>, id: &str) -> Result<&'a Capture, PayPalError> {
+/// Finds a capture named in the path.
+pub(super) fn find<'a>(turn: &'a Turn<'_>, id: &str) -> Result<&'a Capture, PayPalError> {
     turn.world.paypal.captures.find(id).ok_or_else(PayPalError::missing)
 }
 
@@ -221,20 +165,32 @@ pub(super) fn capture(
     }
     orders::check_invoice(turn, order.invoice_id.clone().as_deref())?;
     let funding = order.funding;
-    match turn.world.paypal.next_funding.take().unwrap_or(funding) {
-        Funding::Declines => {
-            let text = "The instrument presented  was either declined by the processor or bank, or \
-                        it can't be used for this payment.";
-            return Err(
-                PayPalError::unprocessable("INSTRUMENT_DECLINED", text).link("redirect", &page)
-            );
-        }
-        Funding::Instant => take(turn, id, Outcome::Completed),
-        Funding::Pending => take(turn, id, Outcome::Pending),
-    }
+    let outcome = fund(turn, funding, Some(&page))?;
+    take(turn, id, outcome);
     let order = orders::find(turn, id)?;
     let body = shown(inbound, orders::json(turn, order, &turn.core.paypal_url));
     Ok(Done { status: StatusCode::CREATED, body, made: Some(id.to_owned()) })
+}
+
+/// Says what becomes of a capture with such money; a payer who may choose other money has a page.
+pub(super) fn fund(
+    turn: &mut Turn<'_>,
+    funding: Funding,
+    page: Option<&str>,
+) -> Result<Outcome, PayPalError> {
+    match turn.world.paypal.next_funding.take().unwrap_or(funding) {
+        Funding::Instant => Ok(Outcome::Completed),
+        Funding::Pending => Ok(Outcome::Pending),
+        Funding::Declines => {
+            let text = "The instrument presented  was either declined by the processor or bank, or \
+                        it can't be used for this payment.";
+            let error = PayPalError::unprocessable("INSTRUMENT_DECLINED", text);
+            Err(match page {
+                Some(page) => error.link("redirect", page),
+                None => error,
+            })
+        }
+    }
 }
 
 /// Books a capture of an approved order.
@@ -250,7 +206,6 @@ pub(super) fn take(turn: &mut Turn<'_>, order_id: &str, outcome: Outcome) {
         custom_id: order.custom_id.clone(),
         invoice_id: order.invoice_id.clone(),
         outcome,
-        refunded_minor: 0,
         refunds: Vec::new(),
     };
     let id = capture.id.clone();
@@ -261,6 +216,9 @@ pub(super) fn take(turn: &mut Turn<'_>, order_id: &str, outcome: Outcome) {
     turn.world.paypal.captures.insert(capture);
     turn.effects.push(id.clone());
     tell(turn, &id);
+    if outcome == Outcome::Completed {
+        vault::store(turn, order_id);
+    }
     orders::tell(turn, "CHECKOUT.ORDER.COMPLETED", order_id, "Checkout Order Completed");
 }
 
@@ -275,10 +233,14 @@ pub(crate) fn settle(turn: &mut Turn<'_>, id: &str, is_paid: bool) -> Result<(),
     capture.outcome = if is_paid { Outcome::Completed } else { Outcome::Declined };
     capture.updated_at = now;
     let invoice_id = capture.invoice_id.clone();
+    let order = capture.order.clone();
     if let Some(invoice_id) = invoice_id.filter(|_| !is_paid) {
         turn.world.paypal.invoices.remove(&invoice_id);
     }
     tell(turn, id);
+    if is_paid {
+        vault::store(turn, &order);
+    }
     Ok(())
 }
 
@@ -286,81 +248,4 @@ pub(crate) fn settle(turn: &mut Turn<'_>, id: &str, is_paid: bool) -> Result<(),
 pub(super) fn fetch(turn: &Turn<'_>, id: &str) -> Result<Done, PayPalError> {
     let capture = find(turn, id)?;
     Ok(Done::read(capture.json(turn, &turn.core.paypal_url)))
-}
-
-/// `GET /v2/payments/refunds/{id}`
-pub(super) fn fetch_refund(turn: &Turn<'_>, id: &str) -> Result<Done, PayPalError> {
-    let refund = turn.world.paypal.refunds.find(id).ok_or_else(PayPalError::missing)?;
-    Ok(Done::read(refund.json(&turn.core.paypal_url)))
-}
-
-/// `POST /v2/payments/captures/{id}/refund`
-pub(super) fn refund(
-    turn: &mut Turn<'_>,
-    inbound: &Inbound,
-    id: &str,
-    body: &Value,
-) -> Result<Done, PayPalError> {
-    let asked = match body.get("amount") {
-        None | Some(Value::Null) => None,
-        Some(_) => Some(fields::amount(body, "/amount")?),
-    };
-    let custom_id = fields::text(body, "/custom_id", 127)?;
-    let invoice_id = fields::text(body, "/invoice_id", 127)?;
-    let note = fields::text(body, "/note_to_payer", 255)?;
-    let now = turn.now;
-    let capture = turn.world.paypal.captures.find_mut(id).ok_or_else(PayPalError::missing)?;
-    let amount = refundable(capture, asked)?;
-    capture.refunded_minor += amount.minor;
-    capture.updated_at = now;
-    let refund = Refund {
-        id: ids::paypal(),
-        capture: id.to_owned(),
-        created_at: now,
-        total_minor: capture.refunded_minor,
-        amount,
-        custom_id: custom_id.or_else(|| capture.custom_id.clone()),
-        invoice_id: invoice_id.or_else(|| capture.invoice_id.clone()),
-        note,
-        status: "COMPLETED".into(),
-    };
-    let payment_id = capture.custom_id.clone();
-    let refund_id = refund.id.clone();
-    capture.refunds.push(refund_id.clone());
-    turn.effects.push(refund_id.clone());
-    let shown = shown(inbound, refund.json(&turn.core.paypal_url));
-    let summary = format!(
-        "A {} {} capture payment was refunded",
-        refund.amount.value(),
-        refund.amount.currency
-    );
-    let object = refund.json(EVENT_BASE);
-    turn.world.paypal.refunds.insert(refund);
-    let kind = "PAYMENT.CAPTURE.REFUNDED";
-    turn.tell_paypal(News { kind, object, object_id: &refund_id, payment_id }, &summary);
-    Ok(Done { status: StatusCode::CREATED, body: shown, made: Some(refund_id) })
-}
-
-/// Refuses to give back more than is there.
-fn refundable(capture: &Capture, asked: Option<Amount>) -> Result<Amount, PayPalError> {
-    if capture.outcome != Outcome::Completed {
-        let text = "The requested action could not be completed: the capture is not completed.";
-        return Err(PayPalError::unprocessable("REFUND_NOT_ALLOWED", text));
-    }
-    let rest = capture.amount.minor - capture.refunded_minor;
-    if rest == 0 {
-        let text = "The capture has already been fully refunded.";
-        return Err(PayPalError::unprocessable("CAPTURE_FULLY_REFUNDED", text));
-    }
-    let Some(asked) = asked else { return Ok(capture.amount.of(rest)) };
-    if asked.currency != capture.amount.currency {
-        let text = "Refund must be in the same currency as the capture.";
-        return Err(PayPalError::unprocessable("REFUND_CAPTURE_CURRENCY_MISMATCH", text));
-    }
-    if asked.minor > rest {
-        let text = "The refund amount must be less than or equal to the capture amount that has \
-                    not yet been refunded.";
-        return Err(PayPalError::unprocessable("REFUND_AMOUNT_EXCEEDED", text));
-    }
-    Ok(asked)
 }

@@ -31,6 +31,20 @@ impl PayPalError {
         error
     }
 
+    /// 400: a parameter of the query is not what it should be.
+    pub(crate) fn bad_query(issue: &str, name: &str, description: &str) -> Self {
+        let mut error = Self::invalid(issue, name, description);
+        error.details[0]["location"] = json!("query");
+        error
+    }
+
+    /// 400: a header is missing or wrong.
+    pub(crate) fn bad_header(issue: &str, name: &str, description: &str) -> Self {
+        let mut error = Self::invalid(issue, name, description);
+        error.details[0]["location"] = json!("header");
+        error
+    }
+
     /// 422: well-formed, yet it cannot be done.
     pub(crate) fn unprocessable(issue: &str, description: &str) -> Self {
         let message = "The requested action could not be performed, semantically incorrect, or \

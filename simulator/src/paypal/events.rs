@@ -18,8 +18,10 @@ pub(super) const EVENT_BASE: &str = "https://api.sandbox.paypal.com";
 fn resource_type(kind: &str) -> (&'static str, Option<&'static str>) {
     match kind {
         "PAYMENT.CAPTURE.REFUNDED" | "PAYMENT.CAPTURE.REVERSED" => ("refund", Some("2.0")),
+        _ if kind.starts_with("PAYMENT.REFUND.") => ("refund", Some("2.0")),
         _ if kind.starts_with("PAYMENT.CAPTURE.") => ("capture", Some("2.0")),
         _ if kind.starts_with("VAULT.") => ("payment_token", Some("3.0")),
+        "CHECKOUT.PAYMENT-APPROVAL.REVERSED" => ("payment", None),
         _ if kind.starts_with("CUSTOMER.DISPUTE.") => ("dispute", None),
         _ => ("checkout-order", Some("2.0")),
     }
@@ -83,34 +85,43 @@ pub(super) fn resend(turn: &mut Turn<'_>, id: &str) -> Result<Value, PayPalError
 }
 
 /// `GET /v1/notifications/webhooks-events`: newest first, by kind, transaction and time.
+///
+/// A page ends with a link to the next; that link names the last event's place in the books.
 pub(super) fn list(turn: &Turn<'_>, inbound: &Inbound) -> Result<Value, PayPalError> {
     let (mut size, mut kind, mut transaction) = (10, None, None);
-    let (mut from, mut to) = (None, None);
+    let (mut from, mut to, mut before) = (None, None, usize::MAX);
     for (name, value) in form_urlencoded::parse(inbound.query.as_bytes()) {
-        let instant = || {
-            chrono::DateTime::parse_from_rfc3339(&value).map_err(|_| {
-                PayPalError::invalid("INVALID_PARAMETER_SYNTAX", &name, "Not a date and time.")
-            })
-        };
         match &*name {
-            "page_size" => size = value.parse().unwrap_or(10).clamp(1, 300),
+            "page_size" => size = super::number(&name, &value, 1..=300)?,
             "event_type" => kind = Some(value.into_owned()),
             "transaction_id" => transaction = Some(value.into_owned()),
-            "start_time" => from = Some(instant()?),
-            "end_time" => to = Some(instant()?),
+            "start_time" => from = Some(super::instant(&name, &value)?),
+            "end_time" => to = Some(super::instant(&name, &value)?),
+            "index_id" => before = super::number(&name, &value, 0..=usize::MAX)?,
             _ => {}
         }
     }
-    let wanted = |event: &&SimEvent| {
+    let events = turn.world.outbox.events.iter().enumerate().rev();
+    let mut events = events.filter(|(place, event)| {
         event.gateway == Gateway::PayPal
+            && *place < before
             && kind.as_ref().is_none_or(|kind| *kind == event.kind)
             && transaction.as_ref().is_none_or(|id| *id == event.object_id)
             && from.is_none_or(|from| event.created_at >= from)
             && to.is_none_or(|to| event.created_at <= to)
-    };
-    let events = turn.world.outbox.events.iter().rev().filter(wanted).take(size);
-    let events: Vec<_> = events.map(parsed).collect();
-    Ok(json!({ "count": events.len(), "events": events, "links": [] }))
+    });
+    let page: Vec<_> = events.by_ref().take(size).collect();
+    let query = super::query_without(&inbound.query, &["move_to", "index_time", "index_id"]);
+    let own = format!("{}/v1/notifications/webhooks-events?{query}", turn.core.paypal_url);
+    let mut links = vec![json!({ "href": own, "rel": "self", "method": "GET" })];
+    if let (Some((place, last)), Some(_)) = (page.last(), events.next()) {
+        let moved = format!("move_to=next&index_time={}&index_id={place}", time(last.created_at));
+        let separator = if query.is_empty() { "" } else { "&" };
+        let next = format!("{own}{separator}{moved}");
+        links.push(json!({ "href": next, "rel": "next", "method": "GET" }));
+    }
+    let page: Vec<_> = page.into_iter().map(|(_, event)| parsed(event)).collect();
+    Ok(json!({ "count": page.len(), "events": page, "links": links }))
 }
 
 /// What one asks to be verified; the event is kept as it was written.

@@ -1,14 +1,15 @@
 //! Orders: made, approved by the payer, read.
 
 use axum::http::StatusCode;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::error::PayPalError;
 use super::events::EVENT_BASE;
 use super::fields::{self, Amount};
-use super::{Done, shown, time};
+use super::vault::{self, Wish};
+use super::{Books, Done, captures, shown, time};
 use crate::calls::Inbound;
 use crate::ids;
 use crate::table::Row;
@@ -67,6 +68,28 @@ pub(crate) struct Order {
     pub(crate) has_source: bool,
     pub(crate) funding: Funding,
     pub(crate) captures: Vec<String>,
+    /// When the payer last said yes.
+    #[serde(default)]
+    approved_at: Option<DateTime<Utc>>,
+    /// How the way to pay shall be saved, if so.
+    #[serde(default)]
+    pub(super) vault_wish: Option<Wish>,
+    /// The way to pay that was saved.
+    #[serde(default)]
+    pub(super) vaulted: Option<String>,
+    /// Whether only the event tells its id.
+    #[serde(default)]
+    pub(super) is_vaulted_late: bool,
+    /// The saved way to pay that it is charged to, without the payer.
+    #[serde(default)]
+    paid_with: Option<Stored>,
+}
+
+/// A saved way to pay, as a charge names it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Stored {
+    vault_id: String,
+    credential: Option<Value>,
 }
 
 impl Row for Order {
@@ -74,6 +97,9 @@ impl Row for Order {
         &self.id
     }
 }
+
+/// How long an approved order may wait for its capture: PayPal's default.
+const CAPTURE_WITHIN: TimeDelta = TimeDelta::hours(3);
 
 /// The payer's id; the simulator has one buyer.
 pub(crate) const PAYER_ID: &str = "QYR5Z8XDVJNXQ";
@@ -130,7 +156,7 @@ pub(super) fn json(turn: &Turn<'_>, order: &Order, base: &str) -> Value {
         let refunds = order.captures.iter().filter_map(|id| books.captures.find(id));
         let refunds = refunds.flat_map(|capture| &capture.refunds);
         let refunds = refunds.filter_map(|id| books.refunds.find(id));
-        let refunds: Vec<_> = refunds.map(|refund| refund.json(base)).collect();
+        let refunds: Vec<_> = refunds.map(|refund| refund.json(turn, base)).collect();
         if !refunds.is_empty() {
             unit["payments"]["refunds"] = json!(refunds);
         }
@@ -163,8 +189,25 @@ pub(super) fn json(turn: &Turn<'_>, order: &Order, base: &str) -> Value {
             "name": name,
             "address": address,
         }});
+        describe_vault(turn, order, base, &mut body["payment_source"]["paypal"]);
     }
     body
+}
+
+/// Adds what was saved of an order's way to pay, and what it was charged to.
+fn describe_vault(turn: &Turn<'_>, order: &Order, base: &str, source: &mut Value) {
+    if let Some(token) = &order.vaulted
+        && let Some(token) = turn.world.paypal.payment_tokens.find(token)
+    {
+        source["attributes"] = if order.is_vaulted_late {
+            json!({ "vault": { "status": "APPROVED" } })
+        } else {
+            token.attributes(base, &order.id)
+        };
+    }
+    if let Some(credential) = order.paid_with.as_ref().and_then(|it| it.credential.as_ref()) {
+        source["stored_credential"] = credential.clone();
+    }
 }
 
 /// Returns whom orders pay.
@@ -207,10 +250,46 @@ pub(super) fn create(
     let order = read(turn, body)?;
     check_invoice(turn, order.invoice_id.as_deref())?;
     let id = order.id.clone();
+    let outcome = match &order.paid_with {
+        None => None,
+        Some(stored) => {
+            vault::require_request_id(inbound)?;
+            let funding = vault::chargeable(turn, &stored.vault_id)?.funding;
+            Some(captures::fund(turn, funding, None)?)
+        }
+    };
     turn.effects.push(id.clone());
-    let shown = shown(inbound, json(turn, &order, &turn.core.paypal_url));
     turn.world.paypal.orders.insert(order);
-    Ok(Done { status: StatusCode::CREATED, body: shown, made: Some(id) })
+    if let Some(outcome) = outcome {
+        captures::take(turn, &id, outcome);
+    }
+    let body = shown(inbound, json(turn, find(turn, &id)?, &turn.core.paypal_url));
+    Ok(Done { status: StatusCode::CREATED, body, made: Some(id) })
+}
+
+/// Reads the saved way to pay that an order is charged to, if it names one.
+fn stored(body: &Value) -> Result<Option<Stored>, PayPalError> {
+    let at = "/payment_source/paypal";
+    let Some(vault_id) = fields::text(body, &format!("{at}/vault_id"), 255)? else {
+        return Ok(None);
+    };
+    let credential = format!("{at}/stored_credential");
+    if let Some(credential_body) = body.pointer(&credential) {
+        let choices: [(&str, &[&str]); 2] = [
+            ("payment_initiator", &["CUSTOMER", "MERCHANT"]),
+            ("usage", &["FIRST", "SUBSEQUENT", "DERIVED"]),
+        ];
+        for (name, choices) in choices {
+            let field = format!("{credential}/{name}");
+            let chosen = fields::text(body, &field, 255)?;
+            if chosen.as_deref().is_some_and(|chosen| !choices.contains(&chosen)) {
+                let text = "The value of a field is invalid.";
+                return Err(PayPalError::invalid("INVALID_PARAMETER_VALUE", &field, text));
+            }
+        }
+        return Ok(Some(Stored { vault_id, credential: Some(credential_body.clone()) }));
+    }
+    Ok(Some(Stored { vault_id, credential: None }))
 }
 
 /// Reads an order out of a request.
@@ -229,11 +308,7 @@ fn read(turn: &Turn<'_>, body: &Value) -> Result<Order, PayPalError> {
     }
     let unit = "/purchase_units/0";
     let source = body.pointer("/payment_source/paypal");
-    if source.is_some_and(|source| source.get("vault_id").is_some()) {
-        let text = "Charging a vaulted payment method is not simulated.";
-        let field = "/payment_source/paypal/vault_id";
-        return Err(PayPalError::unprocessable_field("PERMISSION_DENIED", field, text));
-    }
+    let paid_with = stored(body)?;
     // The older place of the addresses is still taken.
     let context = match source {
         Some(_) => "/payment_source/paypal/experience_context",
@@ -244,7 +319,11 @@ fn read(turn: &Turn<'_>, body: &Value) -> Result<Order, PayPalError> {
         id: ids::paypal(),
         created_at: turn.now,
         updated_at: turn.now,
-        status: if source.is_some() { Status::PayerActionRequired } else { Status::Created },
+        status: match (&paid_with, source) {
+            (Some(_), _) => Status::Approved,
+            (None, Some(_)) => Status::PayerActionRequired,
+            (None, None) => Status::Created,
+        },
         amount: fields::amount(body, &format!("{unit}/amount"))?,
         reference_id: fields::text(body, &format!("{unit}/reference_id"), 256)?
             .unwrap_or_else(|| "default".into()),
@@ -256,6 +335,11 @@ fn read(turn: &Turn<'_>, body: &Value) -> Result<Order, PayPalError> {
         has_source: source.is_some(),
         funding: Funding::Instant,
         captures: Vec::new(),
+        approved_at: None,
+        vault_wish: vault::wish(body)?,
+        vaulted: None,
+        is_vaulted_late: false,
+        paid_with,
     })
 }
 
@@ -277,8 +361,61 @@ pub(crate) fn approve(turn: &mut Turn<'_>, id: &str, funding: Funding) -> Result
         }
     }
     order.status = Status::Approved;
+    order.approved_at = Some(now);
     order.updated_at = now;
     order.funding = funding;
+    turn.world.paypal.approvals.push_back((now, id.to_owned()));
     tell(turn, "CHECKOUT.ORDER.APPROVED", id, "An order has been approved by buyer");
     Ok(())
+}
+
+/// Takes back an approval that was not captured: the order ends.
+pub(crate) fn reverse_approval(turn: &mut Turn<'_>, id: &str) -> Result<(), PayPalError> {
+    let now = turn.now;
+    let order = turn.world.paypal.orders.find_mut(id).ok_or_else(PayPalError::missing)?;
+    if order.status != Status::Approved {
+        let text = "The order is not approved, or no longer waits for its capture.";
+        return Err(PayPalError::unprocessable("INVALID_RESOURCE_STATE", text));
+    }
+    order.status = Status::Voided;
+    order.updated_at = now;
+    let mut unit = json!({ "reference_id": order.reference_id });
+    for (name, text) in [("custom_id", &order.custom_id), ("invoice_id", &order.invoice_id)] {
+        if let Some(text) = text {
+            unit[name] = json!(text);
+        }
+    }
+    let object = json!({
+        "order_id": id,
+        "purchase_units": [unit],
+        "payment_source": { "paypal": { "email_address": "buyer@example.com" } },
+    });
+    let payment_id = order.custom_id.clone();
+    let kind = "CHECKOUT.PAYMENT-APPROVAL.REVERSED";
+    let summary = "A payment has been reversed after approval.";
+    turn.tell_paypal(News { kind, object, object_id: id, payment_id }, summary);
+    Ok(())
+}
+
+/// Returns whether an approval waits for its capture for too long.
+pub(crate) fn has_late_approvals(books: &Books, now: DateTime<Utc>) -> bool {
+    books.approvals.front().is_some_and(|(at, _)| now - *at >= CAPTURE_WITHIN)
+}
+
+/// Takes back the approvals that waited too long.
+pub(crate) fn reverse_late_approvals(turn: &mut Turn<'_>) {
+    while has_late_approvals(&turn.world.paypal, turn.now) {
+        let books = &mut turn.world.paypal;
+        let Some((at, id)) = books.approvals.pop_front() else { return };
+        if books.capturing.contains(&id) {
+            // A capture under way decides; if it fails, the approval is late still.
+            books.approvals.push_front((at, id));
+            return;
+        }
+        let order = books.orders.find(&id);
+        if order.is_some_and(|it| it.status == Status::Approved && it.approved_at == Some(at)) {
+            // It is approved, as was just seen.
+            let _ = reverse_approval(turn, &id);
+        }
+    }
 }

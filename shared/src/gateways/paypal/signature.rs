@@ -6,6 +6,7 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 use chrono::{DateTime, Duration, Utc};
 use rustls_pki_types::TrustAnchor;
 use secrecy::{ExposeSecret, SecretString};
+use serde::de::IgnoredAny;
 
 use super::certificates::{Cache, Chain, FetchCertificate, trust_anchors};
 
@@ -13,6 +14,9 @@ use super::certificates::{Cache, Chain, FetchCertificate, trust_anchors};
 const MAX_AGE: Duration = Duration::days(4);
 /// Clocks may differ by so much.
 const MAX_FUTURE: Duration = Duration::minutes(5);
+
+/// The one algorithm that PayPal signs with.
+const ALGORITHM: &str = "SHA256withRSA";
 
 /// Which PayPal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +77,8 @@ pub enum Rejection {
     CertWrongSubject,
     /// The signature is not of this body, id, time and webhook.
     SignatureMismatch,
+    /// The body is no JSON object, which PayPal cannot be asked about.
+    BodyNotJson,
 }
 
 impl Rejection {
@@ -113,6 +119,50 @@ impl Verifier {
         body: &[u8],
         now: DateTime<Utc>,
     ) -> Result<(), Rejection> {
+        let parts = self.well_formed(headers, now)?;
+        let check = |chain: &Chain| chain.check(&self.roots, self.environment.signer_name(), now);
+        let chain = self.certificates.get(parts.cert_url, now, check).await?;
+        let webhook_id = self.webhook_id.expose_secret();
+        let crc = crc32fast::hash(body);
+        let message = format!("{}|{}|{webhook_id}|{crc}", parts.id, parts.time);
+        chain.verify_signature(message.as_bytes(), &parts.signature)
+    }
+
+    /// What PayPal is asked about a webhook, with its body as it came: writing it anew would
+    /// change what was signed. Refused without asking: what [`Verifier::verify`] would refuse by
+    /// the headers alone.
+    pub(super) fn question(
+        &self,
+        headers: &HeaderMap,
+        body: &[u8],
+        now: DateTime<Utc>,
+    ) -> Result<String, Rejection> {
+        let parts = self.well_formed(headers, now)?;
+        let event = std::str::from_utf8(body).map_err(|_| Rejection::BodyNotJson)?;
+        // One whole value, or it could end the member that it is put into and add its own.
+        serde_json::from_str::<IgnoredAny>(event).map_err(|_| Rejection::BodyNotJson)?;
+        if !event.trim_start().starts_with('{') {
+            return Err(Rejection::BodyNotJson);
+        }
+        let about = serde_json::json!({
+            "auth_algo": ALGORITHM,
+            "cert_url": parts.cert_url,
+            "transmission_id": parts.id,
+            "transmission_sig": BASE64_STANDARD.encode(&parts.signature),
+            "transmission_time": parts.time,
+            "webhook_id": self.webhook_id.expose_secret(),
+        })
+        .to_string();
+        let open = about.strip_suffix('}').expect("an object ends with a brace");
+        Ok(format!(r#"{open},"webhook_event":{event}}}"#))
+    }
+
+    /// Reads the headers and refuses what needs neither certificate nor network to be refused.
+    fn well_formed<'a>(
+        &self,
+        headers: &'a HeaderMap,
+        now: DateTime<Utc>,
+    ) -> Result<Parts<'a>, Rejection> {
         let parts = Parts::read(headers)?;
         if !is_allowed(self.environment, parts.cert_url) {
             return Err(Rejection::CertUrlRejected);
@@ -124,12 +174,7 @@ impl Verifier {
         if age < -MAX_FUTURE {
             return Err(Rejection::TimestampInFuture);
         }
-        let check = |chain: &Chain| chain.check(&self.roots, self.environment.signer_name(), now);
-        let chain = self.certificates.get(parts.cert_url, now, check).await?;
-        let webhook_id = self.webhook_id.expose_secret();
-        let crc = crc32fast::hash(body);
-        let message = format!("{}|{}|{webhook_id}|{crc}", parts.id, parts.time);
-        chain.verify_signature(message.as_bytes(), &parts.signature)
+        Ok(parts)
     }
 }
 
@@ -149,7 +194,7 @@ impl<'a> Parts<'a> {
         let signature = single(headers, "paypal-transmission-sig")?;
         let cert_url = single(headers, "paypal-cert-url")?;
         let algorithm = single(headers, "paypal-auth-algo")?;
-        if algorithm != "SHA256withRSA" {
+        if algorithm != ALGORITHM {
             return Err(Rejection::UnsupportedAlgo);
         }
         let is_id_byte = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
@@ -265,6 +310,7 @@ mod tests {
             Err(Rejection::CertUntrusted) => "cert_untrusted",
             Err(Rejection::CertWrongSubject) => "cert_wrong_subject",
             Err(Rejection::SignatureMismatch) => "signature_mismatch",
+            Err(Rejection::BodyNotJson) => "body_not_json",
         }
     }
 
@@ -298,6 +344,54 @@ mod tests {
             if case["must_not_fetch"] == true {
                 assert_eq!(calls, 0, "{}: a request left the process", case["name"]);
             }
+        }
+    }
+
+    fn asked(case: &Value, body: &[u8]) -> Result<String, Rejection> {
+        let is_live = case["environment"] == "live";
+        let environment = if is_live { Environment::Live } else { Environment::Sandbox };
+        let fetcher = Served { case: case.clone(), calls: Arc::default() };
+        let webhook_id = case["webhook_id"].as_str().unwrap().into();
+        let verifier = Verifier::new(environment, webhook_id, None, Box::new(fetcher)).unwrap();
+        let now = DateTime::from_timestamp(case["now"].as_i64().unwrap(), 0).unwrap();
+        verifier.question(&headers(case).unwrap(), body, now)
+    }
+
+    #[test]
+    fn paypal_is_asked_about_the_very_bytes_that_came() {
+        let cases = cases();
+        let case = cases.iter().find(|case| case["expected"] == "ok").unwrap();
+        let body = br#"{"a" : 1.0,"a":2,  "b":"\u00e9"}"#;
+
+        let question = asked(case, body).unwrap();
+
+        assert!(question.contains(std::str::from_utf8(body).unwrap()), "{question}");
+        let read: Value = serde_json::from_str(&question).unwrap();
+        assert_eq!(read["webhook_id"], case["webhook_id"]);
+    }
+
+    #[test]
+    fn a_body_cannot_add_members_to_the_question() {
+        let cases = cases();
+        let case = cases.iter().find(|case| case["expected"] == "ok").unwrap();
+        for body in [&br#"{},"webhook_id":"mine""#[..], b"{}}", b"[]", b"null", b"", b"\xff{}"] {
+            assert_eq!(asked(case, body), Err(Rejection::BodyNotJson));
+        }
+    }
+
+    #[test]
+    fn what_the_headers_forbid_is_never_asked() {
+        let by_headers = ["missing_header", "malformed_header", "unsupported_algo"];
+        let by_url_or_time = ["cert_url_rejected", "timestamp_too_old", "timestamp_in_future"];
+        let is_refused = |case: &&Value| {
+            let expected = case["expected"].as_str().unwrap();
+            by_headers.contains(&expected) || by_url_or_time.contains(&expected)
+        };
+        let cases = cases();
+        let refused: Vec<_> = cases.iter().filter(is_refused).collect();
+        assert!(refused.len() >= 20);
+        for case in refused.into_iter().filter(|case| headers(case).is_some()) {
+            assert!(asked(case, b"{}").is_err(), "{}", case["name"]);
         }
     }
 
