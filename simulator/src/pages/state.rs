@@ -256,12 +256,18 @@ fn paypal_payments(world: &World) -> Vec<Row> {
     rows.collect()
 }
 
+/// Names the payment that a capture is of, as the list of payments does.
+fn payment_of(world: &World, capture: &str) -> String {
+    let capture = world.paypal.captures.find(capture);
+    capture.and_then(|it| it.custom_id.clone().or(Some(it.order.clone()))).unwrap_or_default()
+}
+
 fn paypal_refunds(world: &World) -> Vec<Row> {
     let refunds = world.paypal.refunds.iter().rev().take(SHOWN);
     let rows = refunds.map(|refund| Row {
         id: refund.id.clone(),
         link: String::new(),
-        of: refund.capture.clone(),
+        of: payment_of(world, &refund.capture),
         amount: format!("{} {}", refund.amount.value(), refund.amount.currency),
         status: if refund.is_reversal {
             "reversal".to_owned()
@@ -287,7 +293,7 @@ fn paypal_disputes(world: &World) -> Vec<Row> {
     let rows = disputes.map(|dispute| Row {
         id: dispute.id.clone(),
         link: String::new(),
-        of: dispute.capture.clone(),
+        of: payment_of(world, &dispute.capture),
         amount: format!("{} {}", dispute.amount.value(), dispute.amount.currency),
         status: match dispute.outcome {
             Some(outcome) => format!("{}: {}", dispute.status(), outcome.as_str()),
