@@ -3,6 +3,9 @@
 mod approve;
 mod desk;
 mod pay;
+mod portal;
+mod session;
+mod setup;
 mod state;
 
 use std::sync::Arc;
@@ -22,6 +25,9 @@ pub(crate) fn stripe() -> Router<Arc<Core>> {
         .route("/", get(state::stripe))
         .route("/desk", post(desk::stripe))
         .route("/pay/{id}", get(pay::show).post(pay::submit))
+        .route("/setup/{id}", get(setup::show).post(setup::submit))
+        .route("/c/pay/{id}", get(session::show).post(session::submit))
+        .route("/p/session/{id}", get(portal::show).post(portal::submit))
 }
 
 /// The pages at PayPal's address.
@@ -59,6 +65,12 @@ fn with_query(address: &str, parameters: &[(&str, &str)]) -> Option<String> {
     }
     url.query_pairs_mut().extend_pairs(parameters);
     Some(url.into())
+}
+
+/// Returns a web address as it is; `None` if it is not one.
+fn web(address: &str) -> Option<String> {
+    let url = Url::parse(address).ok()?;
+    matches!(url.scheme(), "http" | "https").then(|| url.into())
 }
 
 #[cfg(test)]

@@ -20,40 +20,77 @@ const DECLINED_CARD: &str = "4000000000000002";
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Asked {
     #[serde(default)]
-    client_secret: String,
+    pub(super) client_secret: String,
     #[serde(default)]
-    return_url: String,
+    pub(super) return_url: String,
+}
+
+impl Asked {
+    /// Returns where the payer comes back to, if that was said.
+    pub(super) fn way_back(&self) -> Option<String> {
+        Some(self.return_url.clone()).filter(|url| !url.is_empty())
+    }
 }
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Submitted {
+    #[serde(default)]
     client_secret: String,
     #[serde(default)]
     return_url: String,
     #[serde(default)]
     card: String,
-    action: String,
+    pub(super) action: String,
 }
 
-struct CardRow {
+impl Submitted {
+    /// Returns the card typed in, or the one that the button "Decline" stands for.
+    pub(super) fn card(&self) -> String {
+        if self.action == "decline" { DECLINED_CARD.into() } else { self.card.clone() }
+    }
+
+    /// Returns what the page was opened with.
+    pub(super) fn asked(&self) -> Asked {
+        Asked { client_secret: self.client_secret.clone(), return_url: self.return_url.clone() }
+    }
+}
+
+pub(super) struct CardRow {
     number: &'static str,
     effect: &'static str,
 }
 
 #[derive(Template)]
 #[template(path = "pay.html")]
-struct Pay {
-    id: String,
-    title: &'static str,
-    amount: String,
-    description: Option<String>,
-    message: Option<String>,
-    client_secret: String,
-    return_url: String,
-    return_link: String,
-    ask_card: bool,
-    ask_proof: bool,
-    cards: Vec<CardRow>,
+pub(super) struct Pay {
+    pub(super) path: String,
+    pub(super) title: &'static str,
+    pub(super) amount: String,
+    pub(super) description: Option<String>,
+    pub(super) message: Option<String>,
+    pub(super) client_secret: String,
+    pub(super) return_url: String,
+    pub(super) return_link: String,
+    pub(super) verb: &'static str,
+    pub(super) ask_card: bool,
+    pub(super) ask_proof: bool,
+    pub(super) ask_later: bool,
+    pub(super) cards: Vec<CardRow>,
+}
+
+/// Returns the cards to choose from.
+pub(super) fn cards() -> Vec<CardRow> {
+    let cards = CARDS.iter();
+    cards.map(|card| CardRow { number: card.number, effect: card.methods[0] }).collect()
+}
+
+/// Shows the page again, or sends the payer back when there is nothing more to do on it.
+pub(super) fn answer(pay: Option<Pay>) -> Response {
+    let Some(pay) = pay else { return not_found() };
+    if !pay.ask_card && !pay.ask_proof && !pay.return_link.is_empty() {
+        return redirect(&pay.return_link);
+    }
+    page(StatusCode::OK, &pay)
 }
 
 /// `GET /pay/{payment_intent_id}`
@@ -74,28 +111,21 @@ pub(super) async fn submit(
     Path(id): Path<String>,
     Form(submitted): Form<Submitted>,
 ) -> Response {
-    let Submitted { client_secret, return_url, card, action } = submitted;
-    let asked = Asked { client_secret, return_url };
+    let asked = submitted.asked();
     if draw(&core, &id, &asked, None).is_none() {
         return not_found();
     }
-    let result = core.turn(Cause::default(), |turn| match action.as_str() {
+    let result = core.turn(Cause::default(), |turn| match submitted.action.as_str() {
         "authenticate" => stripe::authenticate(turn, &id, true),
         "fail" => stripe::authenticate(turn, &id, false),
-        action => {
-            let card = if action == "decline" { DECLINED_CARD.into() } else { card };
-            let return_url = Some(asked.return_url.clone()).filter(|url| !url.is_empty());
-            let attempt = Attempt { payment_method: Some(card), off_session: false, return_url };
-            stripe::confirm(turn, &id, &attempt)
+        _ => {
+            let payment_method = Some(submitted.card());
+            let return_url = asked.way_back();
+            stripe::confirm(turn, &id, &Attempt { payment_method, off_session: false, return_url })
         }
     });
     let message = result.err().map(|error| error.message().to_owned());
-    let Some(pay) = draw(&core, &id, &asked, message) else { return not_found() };
-    // The payer goes back when there is nothing more to do here.
-    if !pay.ask_card && !pay.ask_proof && !pay.return_link.is_empty() {
-        return redirect(&pay.return_link);
-    }
-    page(StatusCode::OK, &pay)
+    answer(draw(&core, &id, &asked, message))
 }
 
 /// Returns the page as things stand, or `None` if the secret is not the intent's.
@@ -121,7 +151,7 @@ fn draw(core: &Core, id: &str, asked: &Asked, message: Option<String>) -> Option
         ("redirect_status", redirect_status),
     ];
     Some(Pay {
-        id: id.to_owned(),
+        path: format!("/pay/{id}"),
         title,
         amount: format!("{} {currency}", money::to_decimal(intent.amount, decimals)),
         description: intent.description.clone(),
@@ -129,14 +159,10 @@ fn draw(core: &Core, id: &str, asked: &Asked, message: Option<String>) -> Option
         client_secret: asked.client_secret.clone(),
         return_url: asked.return_url.clone(),
         return_link: with_query(&asked.return_url, &parameters).unwrap_or_default(),
-        ask_card: matches!(
-            intent.status,
-            Status::RequiresPaymentMethod | Status::RequiresConfirmation
-        ),
+        verb: "Pay",
+        ask_card: intent.status.wants_card(),
         ask_proof: intent.status == Status::RequiresAction,
-        cards: CARDS
-            .iter()
-            .map(|card| CardRow { number: card.number, effect: card.methods[0] })
-            .collect(),
+        ask_later: false,
+        cards: cards(),
     })
 }

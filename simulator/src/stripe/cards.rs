@@ -102,6 +102,9 @@ const fn troubled(
     Card { number, methods, brand: "visa", verdict: Verdict::Approve, aftermath }
 }
 
+/// Stands for every method whose bank answers days later.
+pub(crate) const BANK_DEBIT: &str = "pm_usBankAccount_processing";
+
 /// Every card the simulator knows; any other number is refused as incorrect.
 pub(crate) const CARDS: &[Card] = &[
     card("4242424242424242", &["pm_card_visa", "pm_card_us"], Verdict::Approve),
@@ -185,8 +188,7 @@ pub(crate) const CARDS: &[Card] = &[
     troubled("4000000000001976", &["pm_card_createDisputeInquiry"], Aftermath::Inquired),
     troubled("4000000000007726", &["pm_card_pendingRefund"], Aftermath::RefundPends),
     troubled("4000000000005126", &["pm_card_refundFail"], Aftermath::RefundFails),
-    // Stands for every method whose bank answers days later.
-    card("4000000000000010", &["pm_usBankAccount_processing"], Verdict::Process),
+    card("4000000000000010", &[BANK_DEBIT], Verdict::Process),
 ];
 
 impl Card {

@@ -7,7 +7,7 @@ use super::charges::{Charge, Ending};
 use super::error::StripeError;
 use super::intents::{self, tell, unexpected};
 use super::objects::{PaymentMethod, Status};
-use super::{customers, methods, refunds};
+use super::{customers, methods, refunds, sessions};
 use crate::ids;
 use crate::world::Turn;
 
@@ -117,6 +117,10 @@ pub(crate) fn settle(turn: &mut Turn<'_>, id: &str, is_paid: bool) -> Result<(),
     Ok(())
 }
 
+fn status_of(turn: &Turn<'_>, id: &str) -> Status {
+    turn.world.stripe.intents.find(id).expect("it was found before").status
+}
+
 fn method_of(turn: &Turn<'_>, id: &str) -> Option<PaymentMethod> {
     let books = &turn.world.stripe;
     let method = books.intents.find(id)?.payment_method.as_ref()?;
@@ -163,6 +167,7 @@ fn charge(turn: &mut Turn<'_>, id: &str, ending: Ending) -> String {
 
 /// Takes the money, or sets it aside if it shall be captured by hand.
 fn approve(turn: &mut Turn<'_>, id: &str) {
+    let was = status_of(turn, id);
     charge(turn, id, Ending::Succeeded);
     let books = &mut turn.world.stripe;
     let intent = books.intents.find_mut(id).expect("it was found before");
@@ -182,12 +187,14 @@ fn approve(turn: &mut Turn<'_>, id: &str) {
         intent.amount_capturable = intent.amount;
         refunds::tell_charge_of(turn, "charge.succeeded", id);
         tell(turn, "payment_intent.amount_capturable_updated", id);
+        sessions::on_intent(turn, id, was);
         return;
     }
     let amount = intent.amount;
     capture(turn, id, amount);
     refunds::tell_charge_of(turn, "charge.succeeded", id);
     tell(turn, "payment_intent.succeeded", id);
+    sessions::on_intent(turn, id, was);
     refunds::dispute_if_troubled(turn, id);
 }
 
@@ -206,6 +213,7 @@ pub(super) fn capture(turn: &mut Turn<'_>, id: &str, amount: i64) {
 
 /// Books a refusal and returns it as the error the caller sees.
 fn refuse(turn: &mut Turn<'_>, id: &str, reason: Decline) -> StripeError {
+    let was = status_of(turn, id);
     let charge = charge(
         turn,
         id,
@@ -215,16 +223,7 @@ fn refuse(turn: &mut Turn<'_>, id: &str, reason: Decline) -> StripeError {
             message: reason.message.into(),
         },
     );
-    let method = method_of(turn, id).map_or(Value::Null, |method| method.json());
-    let mut error = StripeError::card(reason.code, reason.message)
-        .with("charge", json!(charge))
-        .with("payment_method", method);
-    if !reason.bank_code.is_empty() {
-        error = error.with("decline_code", json!(reason.bank_code));
-    }
-    if let Some(advice) = reason.advice {
-        error = error.with("advice_code", json!(advice));
-    }
+    let error = refusal(reason, method_of(turn, id).as_ref()).with("charge", json!(charge));
     let intent = turn.world.stripe.intents.find_mut(id).expect("it was found before");
     intent.status = Status::RequiresPaymentMethod;
     intent.payment_method = None;
@@ -233,20 +232,40 @@ fn refuse(turn: &mut Turn<'_>, id: &str, reason: Decline) -> StripeError {
     let shown = intent.json();
     refunds::tell_charge_of(turn, "charge.failed", id);
     tell(turn, "payment_intent.payment_failed", id);
+    sessions::on_intent(turn, id, was);
     error.with("payment_intent", shown)
+}
+
+/// Puts a bank's refusal of a card into Stripe's words.
+pub(super) fn refusal(reason: Decline, method: Option<&PaymentMethod>) -> StripeError {
+    let method = method.map_or(Value::Null, PaymentMethod::json);
+    let mut error = StripeError::card(reason.code, reason.message).with("payment_method", method);
+    if !reason.bank_code.is_empty() {
+        error = error.with("decline_code", json!(reason.bank_code));
+    }
+    if let Some(advice) = reason.advice {
+        error = error.with("advice_code", json!(advice));
+    }
+    error
 }
 
 /// Asks the payer to prove who they are.
 fn ask(turn: &mut Turn<'_>, id: &str, return_url: Option<&str>) {
-    let base = turn.core.stripe_url.clone();
+    let page = format!("{}/pay/{id}", turn.core.stripe_url);
     let intent = turn.world.stripe.intents.find_mut(id).expect("it was found before");
     intent.status = Status::RequiresAction;
-    let mut page = url::Url::parse(&format!("{base}/pay/{id}")).expect("our address is a URL");
-    page.query_pairs_mut().append_pair("client_secret", &intent.client_secret);
+    intent.next_action = Some(question(&page, &intent.client_secret, return_url));
+    tell(turn, "payment_intent.requires_action", id);
+}
+
+/// Returns the `next_action` that sends the payer to one of our pages.
+pub(super) fn question(page: &str, client_secret: &str, return_url: Option<&str>) -> Value {
+    let mut page = url::Url::parse(page).expect("our address is a URL");
+    page.query_pairs_mut().append_pair("client_secret", client_secret);
     if let Some(return_url) = return_url {
         page.query_pairs_mut().append_pair("return_url", return_url);
     }
-    intent.next_action = Some(match return_url {
+    match return_url {
         Some(return_url) => json!({
             "type": "redirect_to_url",
             "redirect_to_url": { "url": page.as_str(), "return_url": return_url },
@@ -255,15 +274,16 @@ fn ask(turn: &mut Turn<'_>, id: &str, return_url: Option<&str>) {
             "type": "use_stripe_sdk",
             "use_stripe_sdk": { "type": "three_d_secure_redirect", "stripe_js": page.as_str() },
         }),
-    });
-    tell(turn, "payment_intent.requires_action", id);
+    }
 }
 
 /// Leaves the answer to the bank.
 fn process(turn: &mut Turn<'_>, id: &str) {
+    let was = status_of(turn, id);
     charge(turn, id, Ending::Pending);
     let intent = turn.world.stripe.intents.find_mut(id).expect("it was found before");
     intent.status = Status::Processing;
     refunds::tell_charge_of(turn, "charge.pending", id);
     tell(turn, "payment_intent.processing", id);
+    sessions::on_intent(turn, id, was);
 }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::disputes::{self, DisputeOutcome};
-use super::refunds;
+use super::{acts, refunds, sessions};
 use crate::acts::Refusal;
 use crate::world::Core;
 
@@ -22,6 +22,11 @@ pub(crate) fn routes() -> Router<Arc<Core>> {
     Router::new()
         .route("/_sim/stripe/intents/{id}/refund", post(refund))
         .route("/_sim/stripe/refunds/{id}/cancel", post(cancel_refund))
+        .route("/_sim/stripe/setup-intents/{id}/setup", post(set_up))
+        .route("/_sim/stripe/setup-intents/{id}/authenticate", post(prove))
+        .route("/_sim/stripe/sessions/{id}/pay", post(pay_session))
+        .route("/_sim/stripe/sessions/{id}/authenticate", post(prove_session))
+        .route("/_sim/stripe/sessions/{id}/expire", post(expire_session))
         .route("/_sim/stripe/disputes", post(open_dispute))
         .route("/_sim/stripe/disputes/{id}/escalate", post(escalate_dispute))
         .route("/_sim/stripe/disputes/{id}/settle", post(settle_dispute))
@@ -39,6 +44,64 @@ fn done(result: Result<(), Refusal>) -> Response {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
         Err(refusal) => refusal.into_response(),
     }
+}
+
+fn stands(result: Result<String, Refusal>) -> Response {
+    match result {
+        Ok(status) => Json(json!({ "status": status })).into_response(),
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct Method {
+    payment_method: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Success {
+    success: bool,
+}
+
+/// `POST /_sim/stripe/setup-intents/{id}/setup {"payment_method": "pm_card_visa"}`
+async fn set_up(
+    State(core): Shared,
+    Path(id): Path<String>,
+    Json(method): Json<Method>,
+) -> Response {
+    stands(core.act(|turn| acts::set_up(turn, &id, &method.payment_method)))
+}
+
+/// `POST /_sim/stripe/setup-intents/{id}/authenticate {"success": true}`
+async fn prove(
+    State(core): Shared,
+    Path(id): Path<String>,
+    Json(Success { success }): Json<Success>,
+) -> Response {
+    stands(core.act(|turn| acts::prove(turn, &id, success)))
+}
+
+/// `POST /_sim/stripe/sessions/{id}/pay {"payment_method": "pm_card_visa"}`
+async fn pay_session(
+    State(core): Shared,
+    Path(id): Path<String>,
+    Json(method): Json<Method>,
+) -> Response {
+    stands(core.act(|turn| sessions::pay(turn, &id, &method.payment_method)))
+}
+
+/// `POST /_sim/stripe/sessions/{id}/authenticate {"success": true}`
+async fn prove_session(
+    State(core): Shared,
+    Path(id): Path<String>,
+    Json(Success { success }): Json<Success>,
+) -> Response {
+    stands(core.act(|turn| sessions::authenticate(turn, &id, success)))
+}
+
+/// `POST /_sim/stripe/sessions/{id}/expire`
+async fn expire_session(State(core): Shared, Path(id): Path<String>) -> Response {
+    done(core.act(|turn| sessions::expire(turn, &id)))
 }
 
 #[derive(Debug, Deserialize)]

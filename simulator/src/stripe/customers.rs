@@ -69,6 +69,7 @@ impl Customer {
 }
 
 /// What one may say of a customer.
+#[derive(Default)]
 struct Wishes {
     email: Option<String>,
     name: Option<String>,
@@ -119,29 +120,42 @@ pub(super) fn create(turn: &mut Turn<'_>, mut params: Params) -> Result<Value, S
     params.finish()?;
     let mut metadata = Metadata::new();
     form::merge_some(&mut metadata, wishes.metadata);
-    let id = ids::stripe_short("cus");
     let method = method.map(|method| methods::resolve(turn, &method, None)).transpose()?;
-    if let Some(method) = method.and_then(|id| turn.world.stripe.methods.find_mut(&id)) {
-        method.customer = Some(id.clone());
+    let id = insert(turn, Wishes { metadata: Some(metadata), ..wishes });
+    if let Some(method) = method {
+        methods::keep(turn, &method, &id);
     }
-    turn.world.stripe.customers.insert(Customer {
-        id: id.clone(),
+    Ok(find(turn, &id)?.json())
+}
+
+fn insert(turn: &mut Turn<'_>, wishes: Wishes) -> String {
+    let customer = Customer {
+        id: ids::stripe_short("cus"),
         created: turn.now.timestamp(),
         email: wishes.email,
         name: wishes.name,
         phone: wishes.phone,
         description: wishes.description,
-        metadata,
+        metadata: wishes.metadata.unwrap_or_default(),
         default_method: wishes.default_method,
         invoice_prefix: ids::hex(8).to_uppercase(),
         is_deleted: false,
-    });
+    };
+    let (id, object) = (customer.id.clone(), customer.json());
     turn.effects.push(id.clone());
-    let object = find(turn, &id)?.json();
-    let news =
-        News { kind: "customer.created", object: object.clone(), object_id: &id, payment_id: None };
-    turn.tell_stripe(news);
-    Ok(object)
+    turn.world.stripe.customers.insert(customer);
+    turn.tell_stripe(News { kind: "customer.created", object, object_id: &id, payment_id: None });
+    id
+}
+
+/// Makes the customer of a payer whom a checkout session met; gives their id.
+pub(super) fn meet(turn: &mut Turn<'_>, email: String) -> String {
+    insert(turn, Wishes { email: Some(email), ..Wishes::default() })
+}
+
+/// Returns a customer's address.
+pub(super) fn email(books: &Books, id: &str) -> Option<String> {
+    books.customers.find(id)?.email.clone()
 }
 
 /// `GET /v1/customers`

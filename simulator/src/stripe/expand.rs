@@ -8,6 +8,8 @@ use super::customers::Customer;
 use super::disputes::Dispute;
 use super::error::StripeError;
 use super::objects::{Intent, PaymentMethod};
+use super::sessions::Session;
+use super::setups::Setup;
 
 /// Expands one dotted path; `data.` walks into a list's items.
 pub(super) fn expand(books: &Books, body: &mut Value, path: &str) -> Result<(), StripeError> {
@@ -26,6 +28,12 @@ pub(super) fn expand(books: &Books, body: &mut Value, path: &str) -> Result<(), 
 /// Returns `None` if the path leads to nothing that could be expanded.
 fn walk(books: &Books, value: &mut Value, parts: &[&str]) -> Option<()> {
     let Some((first, rest)) = parts.split_first() else { return Some(()) };
+    // The one part that is not there at all, not even as an id, before it is expanded.
+    if *first == "line_items" && value.get("object").is_some_and(|o| o == "checkout.session") {
+        let session = value.get("id").and_then(Value::as_str);
+        let items = books.sessions.find(session?)?.line_items();
+        value["line_items"] = items;
+    }
     let field = value.get_mut(*first)?;
     match field {
         Value::Null => return Some(()),
@@ -46,6 +54,8 @@ fn lookup(books: &Books, id: &str) -> Option<Value> {
         "re" => books.refunds.find(id).map(Refund::json),
         "cus" => books.customers.find(id).map(Customer::json),
         "du" => books.disputes.find(id).map(Dispute::json),
+        "cs" => books.sessions.find(id).map(Session::json),
+        "seti" => books.setups.find(id).map(Setup::json),
         "pm" => books.methods.find(id).map(PaymentMethod::json),
         _ => None,
     }

@@ -40,7 +40,8 @@ impl Params {
         Ok(params)
     }
 
-    fn name_of(&self, name: &str) -> String {
+    /// Returns the full name of a parameter, for messages.
+    pub(crate) fn name_of(&self, name: &str) -> String {
         if self.within.is_empty() { name.to_owned() } else { format!("{}[{name}]", self.within) }
     }
 
@@ -123,6 +124,15 @@ impl Params {
         let mut places: Vec<_> = items.fields.keys().cloned().collect();
         places.sort_by_key(|place| place.parse::<usize>().unwrap_or(usize::MAX));
         places.into_iter().map(|place| items.required(&place)).collect()
+    }
+
+    /// Takes a list of maps, `name[0][a]=…`.
+    pub(crate) fn maps(&mut self, name: &str) -> Result<Vec<Params>, StripeError> {
+        let Some(mut items) = self.map(name)? else { return Ok(Vec::new()) };
+        let mut places: Vec<_> = items.fields.keys().cloned().collect();
+        places.sort_by_key(|place| place.parse::<usize>().unwrap_or(usize::MAX));
+        let maps = places.into_iter().map(|place| items.map(&place));
+        maps.filter_map(Result::transpose).collect()
     }
 
     /// Takes `metadata`: `None` is absent, an empty map from `metadata=` empties it.

@@ -8,7 +8,7 @@ use super::form::{self, Metadata, Params};
 use super::lists::{Page, Span};
 use super::objects::{Intent, Status};
 use super::wishes::{self, Confirming, WITHOUT_EFFECT, Wishes};
-use super::{Books, refunds};
+use super::{Books, refunds, sessions};
 use crate::ids;
 use crate::world::{News, Turn};
 
@@ -77,6 +77,7 @@ pub(super) fn create(turn: &mut Turn<'_>, mut params: Params) -> Result<Value, S
         next_action: None,
         canceled_at: None,
         cancellation_reason: None,
+        session: None,
     });
     finish_creating(turn, &id, wishes.payment_method, confirm, how)?;
     Ok(find(&turn.world.stripe, &id)?.json())
@@ -228,8 +229,8 @@ pub(super) fn cancel(
     let reasons = &["duplicate", "fraudulent", "requested_by_customer", "abandoned"];
     let reason = params.one_of("cancellation_reason", reasons)?;
     params.finish()?;
-    let now = turn.unix();
     let intent = find(&turn.world.stripe, id)?;
+    sessions::check_free(&turn.world.stripe, intent.session.as_ref())?;
     match intent.status {
         Status::Succeeded | Status::Canceled | Status::Processing => {
             let status = intent.status.as_str();
@@ -245,15 +246,20 @@ pub(super) fn cancel(
         | Status::RequiresAction
         | Status::RequiresCapture => {}
     }
+    stop(turn, id, reason);
+    Ok(find(&turn.world.stripe, id)?.json())
+}
+
+/// Cancels an intent that is open.
+pub(super) fn stop(turn: &mut Turn<'_>, id: &str, reason: Option<&str>) {
+    let now = turn.unix();
     let intent = turn.world.stripe.intents.find_mut(id).expect("it was found before");
     intent.status = Status::Canceled;
     intent.canceled_at = Some(now);
     intent.cancellation_reason = reason.map(str::to_owned);
     intent.next_action = None;
     intent.amount_capturable = 0;
-    let body = intent.json();
     tell(turn, "payment_intent.canceled", id);
-    Ok(body)
 }
 
 /// `POST /v1/payment_intents/{id}/capture`
@@ -285,6 +291,7 @@ pub(super) fn capture(
     confirm::capture(turn, id, amount);
     refunds::tell_charge_of(turn, "charge.captured", id);
     tell(turn, "payment_intent.succeeded", id);
+    sessions::on_intent(turn, id, Status::RequiresCapture);
     refunds::dispute_if_troubled(turn, id);
     Ok(find(&turn.world.stripe, id)?.json())
 }

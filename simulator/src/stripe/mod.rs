@@ -16,7 +16,10 @@ mod intents;
 mod lists;
 mod methods;
 mod objects;
+pub(crate) mod portal;
 mod refunds;
+pub(crate) mod sessions;
+pub(crate) mod setups;
 pub(crate) mod signing;
 mod wishes;
 
@@ -32,12 +35,15 @@ use self::disputes::Dispute;
 use self::form::Params;
 use self::idempotency::{Begun, Keys};
 use self::objects::{Intent, PaymentMethod};
+use self::portal::Portal;
+use self::sessions::Session;
+use self::setups::Setup;
 use crate::calls::{Answer, Dialect, Fate, Inbound, Payload};
 use crate::table::Table;
 use crate::world::{Core, Turn};
 use crate::{Gateway, ids};
 
-pub(crate) use self::cards::CARDS;
+pub(crate) use self::cards::{BANK_DEBIT, CARDS};
 pub(crate) use self::confirm::{Attempt, authenticate, confirm, settle};
 pub use self::disputes::DisputeOutcome;
 pub(crate) use self::disputes::{
@@ -57,6 +63,12 @@ pub(crate) struct Books {
     pub(crate) methods: Table<PaymentMethod>,
     #[serde(default)]
     pub(crate) disputes: Table<Dispute>,
+    #[serde(default)]
+    pub(crate) setups: Table<Setup>,
+    #[serde(default)]
+    pub(crate) sessions: Table<Session>,
+    #[serde(default)]
+    pub(crate) portals: Table<Portal>,
     keys: Keys,
 }
 
@@ -255,8 +267,9 @@ fn browse(
     mut params: Params,
 ) -> Result<Value, StripeError> {
     let secret = params.text("client_secret")?;
-    let id = match (method.as_str(), segments) {
-        ("GET", ["payment_intents", id]) | ("POST", ["payment_intents", id, "confirm"]) => *id,
+    let (kind, id) = match (method.as_str(), segments) {
+        ("GET", [kind @ ("payment_intents" | "setup_intents"), id])
+        | ("POST", [kind @ ("payment_intents" | "setup_intents"), id, "confirm"]) => (*kind, *id),
         _ => {
             return Err(StripeError::forbidden(
                 "This API call cannot be made with a publishable API key. Please use a secret API \
@@ -264,13 +277,21 @@ fn browse(
             ));
         }
     };
-    let intent = intents::find(&turn.world.stripe, id)?;
-    if secret.as_ref() != Some(&intent.client_secret) {
-        return Err(StripeError::missing("payment_intent", id, "intent"));
+    let is_setup = kind == "setup_intents";
+    let known = if is_setup {
+        &setups::find(&turn.world.stripe, id)?.client_secret
+    } else {
+        &intents::find(&turn.world.stripe, id)?.client_secret
+    };
+    if secret.as_ref() != Some(known) {
+        let object = if is_setup { "setupintent" } else { "payment_intent" };
+        return Err(StripeError::missing(object, id, "intent"));
     }
-    let mut body = match method.as_str() {
-        "GET" => intents::fetch(turn, id, params)?,
-        _ => intents::confirm(turn, id, params)?,
+    let mut body = match (method.as_str(), is_setup) {
+        ("GET", false) => intents::fetch(turn, id, params)?,
+        ("GET", true) => setups::fetch(turn, id, params)?,
+        (_, false) => intents::confirm(turn, id, params)?,
+        (_, true) => setups::confirm_by_call(turn, id, params)?,
     };
     // What only the merchant may see.
     if let Some(fields) = body.as_object_mut() {
@@ -308,6 +329,21 @@ fn route(
         ("POST", ["payment_methods", id]) => methods::update(turn, id, params),
         ("POST", ["payment_methods", id, "attach"]) => methods::attach(turn, id, params),
         ("POST", ["payment_methods", id, "detach"]) => methods::detach(turn, id, params),
+        ("POST", ["setup_intents"]) => setups::create(turn, params),
+        ("GET", ["setup_intents"]) => setups::list(turn, params),
+        ("GET", ["setup_intents", id]) => setups::fetch(turn, id, params),
+        ("POST", ["setup_intents", id]) => setups::update(turn, id, params),
+        ("POST", ["setup_intents", id, "confirm"]) => setups::confirm_by_call(turn, id, params),
+        ("POST", ["setup_intents", id, "cancel"]) => setups::cancel(turn, id, params),
+        ("POST", ["billing_portal", "sessions"]) => portal::create(turn, params),
+        ("POST", ["checkout", "sessions"]) => sessions::create(turn, params),
+        ("GET", ["checkout", "sessions"]) => sessions::list(turn, params),
+        ("GET", ["checkout", "sessions", id]) => sessions::fetch(turn, id, params),
+        ("POST", ["checkout", "sessions", id]) => sessions::update(turn, id, params),
+        ("GET", ["checkout", "sessions", id, "line_items"]) => sessions::items(turn, id, params),
+        ("POST", ["checkout", "sessions", id, "expire"]) => {
+            sessions::expire_by_call(turn, id, params)
+        }
         ("POST", ["refunds"]) => refunds::create(turn, params),
         ("GET", ["refunds"]) => refunds::list(turn, params),
         ("GET", ["refunds", id]) => refunds::fetch(turn, id, params),

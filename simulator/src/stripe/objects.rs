@@ -21,6 +21,11 @@ pub(crate) enum Status {
 }
 
 impl Status {
+    /// Returns whether the payer may still enter a card.
+    pub(crate) fn wants_card(self) -> bool {
+        matches!(self, Status::RequiresPaymentMethod | Status::RequiresConfirmation)
+    }
+
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Status::RequiresPaymentMethod => "requires_payment_method",
@@ -62,6 +67,9 @@ pub(crate) struct Intent {
     pub(crate) next_action: Option<Value>,
     pub(crate) canceled_at: Option<i64>,
     pub(crate) cancellation_reason: Option<String>,
+    /// The checkout session it was made for.
+    #[serde(default)]
+    pub(crate) session: Option<String>,
 }
 
 impl Row for Intent {
@@ -194,14 +202,19 @@ impl PaymentMethod {
 
 pub(super) fn billing_details() -> Value {
     json!({
-        "address": {
-            "city": null, "country": null, "line1": null, "line2": null,
-            "postal_code": null, "state": null,
-        },
+        "address": address(),
         "email": null,
         "name": null,
         "phone": null,
         "tax_id": null,
+    })
+}
+
+/// Returns an address of which nothing is known.
+pub(super) fn address() -> Value {
+    json!({
+        "city": null, "country": null, "line1": null, "line2": null,
+        "postal_code": null, "state": null,
     })
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
-use simulator::{Gateway, Settings};
+use simulator::{DisputeOutcome, Gateway, Settings};
 
 use crate::kit::{Kit, Received, until};
 
@@ -131,6 +131,10 @@ async fn a_second_start_knows_what_the_first_one_kept() {
     let order = first.order(&first.token().await).await.id();
     let form = [("amount", "1099"), ("currency", "usd")];
     first.post_with_key("/v1/payment_intents", &form, "key").await;
+    let dispute = first.simulator.open_stripe_dispute(&id, false, None).unwrap();
+    let setup = first.post("/v1/setup_intents", &[]).await.id();
+    let form_setup = [("mode", "setup"), ("success_url", "http://shop.test/")];
+    let session = first.post("/v1/checkout/sessions", &form_setup).await.id();
     let events = first.simulator.events();
     drop(first);
 
@@ -140,6 +144,10 @@ async fn a_second_start_knows_what_the_first_one_kept() {
     assert_eq!(second.get(&format!("/v1/payment_intents/{id}")).await.body["status"], "succeeded");
     assert_eq!(second.order(&second.token().await).await.id(), order);
     assert_eq!(second.simulator.events(), events);
+    second.simulator.settle_stripe_dispute(&dispute, DisputeOutcome::Lost).unwrap();
+    assert_eq!(second.simulator.setup_stripe(&setup, "pm_card_visa").as_deref(), Ok("succeeded"));
+    let paid = second.simulator.pay_stripe_session(&session, "pm_card_visa");
+    assert_eq!(paid.as_deref(), Ok("succeeded"));
     let again = second.post_with_key("/v1/payment_intents", &form, "key").await;
     assert_eq!(again.header("idempotent-replayed"), "true");
     endpoint.first("payment_intent.succeeded").await;

@@ -18,3 +18,5 @@ mod stripe_disputes;
 mod stripe_idempotency;
 mod stripe_methods;
 mod stripe_refunds;
+mod stripe_sessions;
+mod stripe_setups;

@@ -2,13 +2,17 @@
 
 use serde_json::{Value, json};
 use stripe::{Client, ClientBuilder, RequestStrategy, StripeError};
+use stripe_client_core::{RequestBuilder, StripeMethod};
 use stripe_core::customer::{CreateCustomer, DeleteCustomer, ListCustomer, RetrieveCustomer};
+use stripe_core::dispute::{CloseDispute, ListDispute, RetrieveDispute};
 use stripe_core::payment_intent::{
     CancelPaymentIntent, ConfirmPaymentIntent, CreatePaymentIntent, ListPaymentIntent,
     RetrievePaymentIntent,
 };
 use stripe_core::refund::{CreateRefund, ListRefund, RetrieveRefund};
-use stripe_core::{PaymentIntent, PaymentIntentStatus};
+use stripe_core::setup_intent::{CreateSetupIntent, RetrieveSetupIntent};
+use stripe_core::{PaymentIntent, PaymentIntentStatus, SetupIntentStatus};
+use stripe_shared::{CheckoutSession, DisputeStatus, PaymentMethod, SetupIntent};
 use stripe_types::Currency;
 
 use crate::kit::Kit;
@@ -132,6 +136,95 @@ async fn refunds_and_customers_are_read() {
     assert_eq!(read.status.as_deref(), Some("succeeded"));
     assert_eq!(list.data[0].failure_reason.as_deref(), Some("expired_or_canceled_card"));
     assert_eq!(customers.data.len(), 1);
+}
+
+#[tokio::test]
+async fn disputes_are_read_from_inquiry_to_loss() {
+    let kit = Kit::start().await;
+    let client = client(&kit);
+    let intent = kit.paid_intent().await;
+    let id = kit.simulator.open_stripe_dispute(&intent, true, None).unwrap();
+
+    let expand = ["charge", "payment_intent"].map(str::to_owned).to_vec();
+    let asked = RetrieveDispute::new(id.as_str()).expand(expand).send(&client).await.unwrap();
+    kit.simulator.escalate_stripe_dispute(&id).unwrap();
+    let listed = ListDispute::new().payment_intent(intent.as_str()).send(&client).await.unwrap();
+    let lost = CloseDispute::new(id.as_str()).send(&client).await.unwrap();
+
+    assert_eq!(asked.status, DisputeStatus::WarningNeedsResponse);
+    assert!(asked.charge.as_object().unwrap().disputed);
+    assert!(asked.payment_method_details.unwrap().card.is_some());
+    assert_eq!(listed.data[0].balance_transactions[0].net, -1099 - 1500);
+    assert_eq!(lost.status, DisputeStatus::Lost);
+}
+
+#[tokio::test]
+async fn a_setup_intent_is_read_in_every_state() {
+    let kit = Kit::start().await;
+    let client = client(&kit);
+    let customer = CreateCustomer::new().email("jenny@example.com").send(&client).await.unwrap();
+    let request = CreateSetupIntent::new().customer(customer.id.as_str()).metadata(metadata());
+    let setup = request.send(&client).await.unwrap();
+    let id = setup.id.as_str();
+    let expand = ["customer", "payment_method"].map(str::to_owned).to_vec();
+    let read = || RetrieveSetupIntent::new(id).expand(expand.clone());
+
+    kit.simulator.setup_stripe(id, "pm_card_chargeDeclined").unwrap_err();
+    let refused = read().send(&client).await.unwrap();
+    kit.simulator.setup_stripe(id, "4000002500003155").unwrap();
+    let asked = read().send(&client).await.unwrap();
+    kit.simulator.authenticate_stripe_setup(id, true).unwrap();
+    let kept: SetupIntent = read().send(&client).await.unwrap();
+
+    assert!(refused.last_setup_error.is_some());
+    assert_eq!(asked.status, SetupIntentStatus::RequiresAction);
+    assert!(asked.next_action.is_some());
+    assert_eq!(kept.status, SetupIntentStatus::Succeeded);
+    let method: &PaymentMethod = kept.payment_method.as_ref().unwrap().as_object().unwrap();
+    assert!(method.card.is_some() && method.customer.is_some());
+}
+
+#[tokio::test]
+async fn a_checkout_session_is_read_open_complete_and_expired() {
+    let kit = Kit::start().await;
+    let client = client(&kit);
+    let form = [
+        ("mode", "payment"),
+        ("line_items[0][price_data][currency]", "usd"),
+        ("line_items[0][price_data][unit_amount]", "1099"),
+        ("line_items[0][price_data][product_data][name]", "Starter"),
+        ("line_items[0][quantity]", "1"),
+        ("success_url", "http://shop.test/done"),
+        ("payment_intent_data[setup_future_usage]", "off_session"),
+    ];
+    let paid = kit.post("/v1/checkout/sessions", &form).await.id();
+    let expired = kit.post("/v1/checkout/sessions", &form).await.id();
+    let form = [("mode", "setup"), ("success_url", "http://shop.test/done")];
+    let setup = kit.post("/v1/checkout/sessions", &form).await.id();
+    let read = async |id: &str, expand: &str| {
+        let query = std::collections::HashMap::from([("expand", vec![expand])]);
+        let path = format!("/checkout/sessions/{id}");
+        let request = RequestBuilder::new(StripeMethod::Get, path).query(&query);
+        request.customize::<CheckoutSession>().send(&client).await.unwrap()
+    };
+
+    let open = read(&paid, "line_items").await;
+    kit.simulator.pay_stripe_session(&paid, "pm_card_visa").unwrap();
+    let done = read(&paid, "payment_intent.latest_charge").await;
+    kit.simulator.expire_stripe_session(&expired).unwrap();
+    let over = read(&expired, "customer").await;
+    kit.simulator.pay_stripe_session(&setup, "pm_card_visa").unwrap();
+    let kept = read(&setup, "setup_intent").await;
+
+    assert_eq!(open.line_items.unwrap().data[0].amount_total, 1099);
+    assert!(open.url.is_some() && open.payment_intent.is_none());
+    assert_eq!(done.status.unwrap().as_str(), "complete");
+    let intent = done.payment_intent.unwrap();
+    assert!(intent.as_object().unwrap().latest_charge.as_ref().unwrap().as_object().is_some());
+    assert!(done.customer_details.unwrap().email.is_some());
+    assert_eq!(over.status.unwrap().as_str(), "expired");
+    assert_eq!(kept.payment_status.as_str(), "no_payment_required");
+    assert!(kept.setup_intent.unwrap().as_object().is_some());
 }
 
 /// Returns the names of all fields, with the paths to them.
