@@ -28,7 +28,7 @@ enum Verb {
     Dev(dev::Options),
     /// Runs the simulated Stripe and PayPal alone, for the tests of any program.
     #[cfg(feature = "dev")]
-    Simulator(simulator::Options),
+    Simulator(Box<simulator::Options>),
     /// Brings the database's schema up to date; may be repeated.
     Migrate,
     /// Checks the invariants of the books; exit code 1 if one is broken.
