@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use ::simulator::{Settings as SimulatorSettings, Simulator};
 use api::ApiState;
 use postgres::{Postgres, Settings as PostgresSettings, Slot, claim_slot, reachable_dir};
 use secrecy::SecretString;
@@ -18,7 +19,6 @@ use shared::money::Currency;
 use shared::plans::{self, NewPlan};
 use shared::tokens::Tokens;
 use shared::{App, Clock};
-use simulator::{Settings as SimulatorSettings, Simulator};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 

@@ -5,6 +5,8 @@ mod check;
 mod dev;
 mod migrate;
 #[cfg(feature = "dev")]
+mod simulator;
+#[cfg(feature = "dev")]
 mod token;
 
 use std::process::ExitCode;
@@ -24,6 +26,9 @@ enum Verb {
     /// Starts everything for development: own Postgres, simulator, API, worker, demo data.
     #[cfg(feature = "dev")]
     Dev(dev::Options),
+    /// Runs the simulated Stripe and PayPal alone, for the tests of any program.
+    #[cfg(feature = "dev")]
+    Simulator(Box<simulator::Options>),
     /// Brings the database's schema up to date; may be repeated.
     Migrate,
     /// Checks the invariants of the books; exit code 1 if one is broken.
@@ -43,6 +48,8 @@ async fn main() -> ExitCode {
         None => Err("name a verb; see --help".into()),
         #[cfg(feature = "dev")]
         Some(Verb::Dev(options)) => dev::run(&options).await,
+        #[cfg(feature = "dev")]
+        Some(Verb::Simulator(options)) => simulator::run(&options).await,
         Some(Verb::Migrate) => migrate::run().await,
         Some(Verb::Check(options)) => check::run(&options).await,
         #[cfg(feature = "dev")]

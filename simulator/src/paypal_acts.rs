@@ -8,7 +8,6 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, post};
 use axum::{Json, Router};
-use chrono::TimeDelta;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -24,12 +23,6 @@ impl Core {
         act: impl FnOnce(&mut Turn<'_>) -> Result<T, PayPalError>,
     ) -> Result<T, Refusal> {
         self.turn(Cause::default(), |turn| Ok(act(turn)?))
-    }
-
-    /// Moves time, and does what PayPal does by itself meanwhile.
-    pub(crate) fn advance(&self, by: TimeDelta) {
-        self.clock.advance(by);
-        self.reverse_late_approvals();
     }
 
     fn reverse_late_approvals(&self) {

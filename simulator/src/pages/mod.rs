@@ -1,6 +1,7 @@
-//! The hosted pages on which a buyer pays, and one that shows the state of each gateway.
+//! The hosted pages on which a buyer pays, and one that shows the state of each gateway and takes a hand in it.
 
 mod approve;
+mod desk;
 mod pay;
 mod portal;
 mod session;
@@ -13,7 +14,7 @@ use askama::Template;
 use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use url::Url;
 
 use crate::world::Core;
@@ -22,6 +23,7 @@ use crate::world::Core;
 pub(crate) fn stripe() -> Router<Arc<Core>> {
     Router::new()
         .route("/", get(state::stripe))
+        .route("/desk", post(desk::stripe))
         .route("/pay/{id}", get(pay::show).post(pay::submit))
         .route("/setup/{id}", get(setup::show).post(setup::submit))
         .route("/c/pay/{id}", get(session::show).post(session::submit))
@@ -32,6 +34,7 @@ pub(crate) fn stripe() -> Router<Arc<Core>> {
 pub(crate) fn paypal() -> Router<Arc<Core>> {
     Router::new()
         .route("/", get(state::paypal))
+        .route("/desk", post(desk::paypal))
         .route("/checkoutnow", get(approve::show).post(approve::submit))
         .route("/agreements/approve", get(approve::show_setup).post(approve::submit_setup))
 }

@@ -7,7 +7,7 @@ use super::disputes::{self, DisputeOutcome};
 use super::{confirm, refunds, sessions, setups};
 use crate::acts::Refusal;
 use crate::world::{Cause, Core, Turn};
-use crate::{Simulator, stripe};
+use crate::{Simulator, paypal, stripe};
 
 /// How late the end of a session may be noticed when nobody looks at it.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
@@ -36,7 +36,10 @@ impl Core {
     /// Moves the clock, and ends what is over by then.
     pub(crate) fn advance(&self, by: chrono::TimeDelta) {
         self.clock.advance(by);
-        self.turn(Cause::default(), sessions::expire_due);
+        self.turn(Cause::default(), |turn| {
+            sessions::expire_due(turn);
+            paypal::reverse_late_approvals(turn);
+        });
     }
 }
 

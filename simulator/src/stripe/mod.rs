@@ -47,10 +47,12 @@ pub(crate) use self::acts::watch;
 pub(crate) use self::cards::{BANK_DEBIT, CARDS};
 pub(crate) use self::confirm::{Attempt, authenticate, confirm, settle};
 pub use self::disputes::DisputeOutcome;
-pub(crate) use self::disputes::DisputeStatus;
+pub(crate) use self::disputes::{
+    DisputeStatus, escalate as escalate_dispute, open as open_dispute, settle as settle_dispute,
+};
 pub(crate) use self::error::StripeError;
 pub(crate) use self::objects::Status;
-pub(crate) use self::refunds::settle as settle_refund;
+pub(crate) use self::refunds::{at_dashboard as refund_at_dashboard, settle as settle_refund};
 
 /// Everything Stripe knows.
 #[derive(Debug, Default, Serialize, Deserialize)]

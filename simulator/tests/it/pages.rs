@@ -173,3 +173,102 @@ async fn other_languages_control_the_simulator_over_http() {
     assert_eq!(get("truth").await["objects"], json!([]));
     assert_eq!(get("clock").await["offset_ms"], 0);
 }
+
+/// Sends a form of the state page; gives the status and where it leads.
+async fn desk(kit: &Kit, base: &str, form: &[(&str, &str)]) -> (u16, String) {
+    let (status, location, _) = submit(kit, &format!("{base}/desk"), form).await;
+    (status, location)
+}
+
+#[tokio::test]
+async fn a_person_takes_a_hand_in_it_on_the_state_page() {
+    let kit = Kit::start().await;
+    let token = kit.token().await;
+    let (_, capture) = kit.captured_order(&token).await;
+    let intent = kit.paid_intent().await;
+    let (stripe, paypal) = (kit.simulator.stripe_url(), kit.simulator.paypal_url());
+    let home = (303, "/".to_owned());
+
+    let part = [("action", "refund"), ("target", capture.as_str()), ("amount", "400")];
+    assert_eq!(desk(&kit, paypal, &part).await, home);
+    assert_eq!(desk(&kit, paypal, &[("action", "dispute"), ("target", &capture)]).await, home);
+    assert_eq!(desk(&kit, stripe, &[("action", "inquire"), ("target", &intent)]).await, home);
+    let (_, page) = read(&kit, paypal).await;
+    let events = kit.simulator.events();
+    let dispute = events.iter().find(|it| it.kind == "CUSTOMER.DISPUTE.CREATED").unwrap();
+    let dispute = dispute.object_id.clone();
+    assert!(page.contains(&dispute) && page.contains("WAITING_FOR_SELLER_RESPONSE"), "{page}");
+    assert!(page.contains("4.00 USD") && page.contains("PARTIALLY_REFUNDED"), "{page}");
+    let settle = [("action", "RESOLVED_BUYER_FAVOUR"), ("target", dispute.as_str())];
+    assert_eq!(desk(&kit, paypal, &settle).await, home);
+    let (status, again) = desk(&kit, paypal, &settle).await;
+
+    assert_eq!(status, 303);
+    assert!(again.starts_with("/?note=INVALID_RESOURCE_STATE"), "{again}");
+    let (_, page) = read(&kit, &format!("{paypal}{again}")).await;
+    assert!(page.contains("The dispute is resolved."), "{page}");
+    let truth = kit.simulator.truth();
+    let truth = truth.iter().find(|it| it.capture_ids.contains(&capture)).unwrap();
+    assert_eq!((truth.refunded_minor, truth.lost_minor), (400, 699));
+    let (_, page) = read(&kit, stripe).await;
+    assert!(page.contains("warning_needs_response") && page.contains("Escalate"), "{page}");
+}
+
+#[tokio::test]
+async fn faults_deliveries_and_the_clock_are_in_a_persons_hand_too() {
+    let kit = Kit::start().await;
+    let endpoint = kit.endpoint(&[]).await;
+    let base = kit.simulator.stripe_url();
+    let fault = [
+        ("action", "fault"),
+        ("kind", "rate_limited"),
+        ("number", "7"),
+        ("gateway", "stripe"),
+        ("matching", "POST /v1/payment_intents"),
+        ("how", "next"),
+        ("count", "1"),
+    ];
+
+    desk(&kit, base, &fault).await;
+    let (_, page) = read(&kit, base).await;
+    let limited = kit.intent().await;
+    desk(&kit, base, &fault).await;
+    desk(&kit, base, &[("action", "clear-faults")]).await;
+    desk(&kit, base, &[("action", "pause")]).await;
+    kit.paid_intent().await;
+    let held = kit.simulator.pending_deliveries();
+    desk(&kit, base, &[("action", "resume")]).await;
+    let event = endpoint.first("payment_intent.succeeded").await.json()["id"].clone();
+    let again = [("action", "redeliver"), ("target", event.as_str().unwrap())];
+    desk(&kit, base, &again).await;
+    let count = || endpoint.received().iter().filter(|it| it.json()["id"] == event).count();
+    until("the second copy", || (count() == 2).then_some(())).await;
+    let before = kit.simulator.now();
+    desk(&kit, base, &[("action", "advance"), ("hours", "48")]).await;
+    let (_, wrong) = desk(&kit, base, &[("action", "advance"), ("hours", "soon")]).await;
+
+    assert!(page.contains("rate_limited retry_after_s 7") && page.contains("next 1"), "{page}");
+    assert_eq!((limited.status, limited.header("retry-after")), (429, "7"));
+    assert!(held > 0);
+    assert!(kit.simulator.now() - before >= chrono::TimeDelta::hours(48));
+    assert!(wrong.starts_with("/?note=invalid_number"), "{wrong}");
+}
+
+#[tokio::test]
+async fn a_form_of_another_page_changes_nothing() {
+    let kit = Kit::start().await;
+    let url = format!("{}/desk", kit.simulator.stripe_url());
+    let send = async |origin: &str| {
+        let form = [("action", "advance"), ("hours", "1")];
+        let request = kit.client.post(&url).form(&form).header("origin", origin);
+        request.send().await.unwrap().status().as_u16()
+    };
+
+    let foreign = send("http://evil.test").await;
+    let opaque = send("null").await;
+    let own = send(kit.simulator.stripe_url()).await;
+
+    assert_eq!((foreign, opaque, own), (403, 403, 303));
+    let hour = chrono::TimeDelta::hours(1);
+    assert!(kit.simulator.now() - chrono::DateTime::from(std::time::SystemTime::now()) <= hour);
+}

@@ -359,6 +359,7 @@ mod tests {
             webhook_id: "webhook".into(),
             merchant_id: None,
             is_live: false,
+            vault: true,
             api_base: "http://127.0.0.1:9/".parse().unwrap(),
             cert_roots: None,
             cert_resolve: None,
