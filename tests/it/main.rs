@@ -3,6 +3,10 @@
 
 mod access;
 mod crash;
+mod hostile;
+mod hostile_paypal;
+mod hostile_stripe;
+mod hostile_transport;
 mod paypal;
 mod purchase;
 mod tidy;
