@@ -133,7 +133,48 @@ fn network(address: IpAddr) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::sync::Arc;
+
     use super::*;
+
+    /// Keeps what is logged.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_flood_is_one_line_and_then_a_count_a_minute() {
+        let lines = Lines::default();
+        let kept = lines.clone();
+        let logs = tracing_subscriber::fmt().with_ansi(false).with_writer(move || kept.clone());
+        let guard = Guard::new(true);
+        let start = Instant::now();
+
+        tracing::subscriber::with_default(logs.finish(), || {
+            for second in 0..=60 {
+                for _ in 0..100 {
+                    guard.count(STRIPE, "reason", start + Duration::from_secs(second));
+                }
+            }
+            guard.count(GatewayName::Paypal, "reason", start);
+        });
+
+        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        let counts: Vec<&str> =
+            text.lines().filter_map(|line| line.split("count=").nth(1)).collect();
+        assert_eq!(counts, ["1", "6000", "1"], "{text}");
+    }
 
     const STRIPE: GatewayName = GatewayName::Stripe;
 

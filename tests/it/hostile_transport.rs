@@ -55,7 +55,7 @@ async fn assert_alive(app: &TestApp) {
 
 #[tokio::test]
 async fn case_20_a_body_beyond_the_limit_is_a_413_and_read_no_further() {
-    let app = impatient().await;
+    let app = TestApp::start().await;
     for path in PATHS {
         let announced =
             format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999\r\n\r\n");
