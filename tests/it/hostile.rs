@@ -66,7 +66,9 @@ async fn case_10_a_paypal_event_sent_twenty_times_at_once_is_one_row() {
     let anew = (0..20).map(|_| app.deliver_paypal(&body));
     let (same, anew) = (futures(same).await, futures(anew).await);
 
-    assert!(same.iter().chain(&anew).all(|answer| answer.status() == 200));
+    for answer in same.into_iter().chain(anew) {
+        assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
+    }
     assert_eq!(stored(&app).await, 1);
     assert_eq!(alerts_with("WH-1\""), 0);
 }

@@ -3,6 +3,7 @@
 
 mod access;
 mod crash;
+mod drain;
 mod hostile;
 mod hostile_paypal;
 mod hostile_stripe;
