@@ -3,6 +3,11 @@
 
 mod access;
 mod crash;
+mod drain;
+mod hostile;
+mod hostile_paypal;
+mod hostile_stripe;
+mod hostile_transport;
 mod paypal;
 mod paypal_gateway;
 mod purchase;

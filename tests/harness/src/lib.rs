@@ -2,12 +2,14 @@
 //! gateway, a clock that stands still, and a queue that is drained on demand.
 #![expect(clippy::unwrap_used, reason = "a test ends where its ground gives way")]
 
+pub mod certificates;
 pub mod database;
+pub mod logs;
 pub mod processes;
 
 use std::collections::HashMap;
 
-use api::ApiState;
+use api::{ApiState, Limits};
 use chrono::{DateTime, Utc};
 use jsonwebtoken::{EncodingKey, Header, encode};
 use reqwest::{Client, Response};
@@ -41,7 +43,20 @@ pub struct TestApp {
     pub base: String,
     /// Sends requests.
     pub http: Client,
+    /// The API's own state.
+    pub api: ApiState,
     _database: Database,
+}
+
+/// How an application differs from the usual one.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Settings in place of the usual ones.
+    pub settings: Vec<(&'static str, String)>,
+    /// What a connection may take.
+    pub limits: Limits,
+    /// PEM text of roots to trust beside the simulator's.
+    pub more_roots: String,
 }
 
 /// Settings of a process that uses this database and simulator, as in its environment.
@@ -88,21 +103,30 @@ pub async fn simulator() -> Simulator {
 impl TestApp {
     /// Starts an application with the plans Basic (1), Pro (2) and Pack (3).
     pub async fn start() -> Self {
+        Self::start_with(Options::default()).await
+    }
+
+    /// Starts an application that differs from the usual one.
+    pub async fn start_with(options: Options) -> Self {
+        logs::watch();
         let database = Database::create().await;
         let simulator = simulator().await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let bind = listener.local_addr().unwrap().to_string();
-        let roots = database.write("roots.pem", simulator.paypal_root_pem());
-        let settings = settings(&database.url, &bind, &simulator, &roots);
+        let roots = format!("{}{}", simulator.paypal_root_pem(), options.more_roots);
+        let roots = database.write("roots.pem", &roots);
+        let mut settings = settings(&database.url, &bind, &simulator, &roots);
+        settings.extend(options.settings.into_iter().map(|(name, value)| (name.into(), value)));
         let config = Config::read(&|name| settings.get(name).cloned()).unwrap();
         let pool = shared::db::connect(&config.database_url, PoolSettings::API).unwrap();
         let clock = Clock::fixed("2026-11-24T12:00:00Z".parse().unwrap());
         let app = App::new(config, pool, clock.clone()).unwrap();
         make_plans(&app).await;
-        let state = ApiState::new(app.clone()).unwrap();
-        tokio::spawn(api::serve(state, listener, std::future::pending()));
+        let mut api = ApiState::new(app.clone()).unwrap();
+        api.limits = options.limits;
+        tokio::spawn(api::serve(api.clone(), listener, std::future::pending()));
         let base = format!("http://{bind}");
-        Self { app, clock, simulator, base, http: client(), _database: database }
+        Self { app, clock, simulator, base, http: client(), api, _database: database }
     }
 
     /// An address below the contract's base path.
@@ -168,7 +192,13 @@ impl TestApp {
         }
     }
 
-    async fn deliver(&self, path: &str, headers: Vec<(String, String)>, body: &[u8]) -> Response {
+    /// POSTs a webhook with these headers.
+    pub async fn deliver(
+        &self,
+        path: &str,
+        headers: Vec<(String, String)>,
+        body: &[u8],
+    ) -> Response {
         let mut request = self.http.post(self.url(path)).body(body.to_vec());
         for (name, value) in headers {
             request = request.header(name, value);
@@ -265,7 +295,8 @@ pub fn client() -> Client {
 /// A token of that user, valid for an hour.
 pub fn token(user: &str) -> String {
     let expires_at = shared::clock::wall_now().timestamp() + 3_600;
-    signed(&json!({ "user_id": user, "token_type": "access", "exp": expires_at }))
+    let email = format!("someone{}", logs::EMAIL_CANARY);
+    signed(&json!({ "user_id": user, "token_type": "access", "exp": expires_at, "email": email }))
 }
 
 /// A token with these claims.
