@@ -3,6 +3,7 @@
 
 mod access;
 mod crash;
+mod disputes;
 mod drain;
 mod hostile;
 mod hostile_paypal;
@@ -11,6 +12,7 @@ mod hostile_transport;
 mod paypal;
 mod paypal_gateway;
 mod purchase;
+mod refunds;
 mod stripe_gateway;
 mod take_back;
 mod tidy;

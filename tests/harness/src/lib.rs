@@ -8,11 +8,13 @@ pub mod logs;
 pub mod processes;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use api::{ApiState, Limits};
 use chrono::{DateTime, Utc};
 use jsonwebtoken::{EncodingKey, Header, encode};
 use reqwest::{Client, Response};
+use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use shared::config::Config;
 use shared::db::PoolSettings;
@@ -45,6 +47,8 @@ pub struct TestApp {
     pub http: Client,
     /// The API's own state.
     pub api: ApiState,
+    /// How many of the simulator's events were delivered by [`TestApp::deliver_new`].
+    delivered: AtomicUsize,
     _database: Database,
 }
 
@@ -126,7 +130,8 @@ impl TestApp {
         api.limits = options.limits;
         tokio::spawn(api::serve(api.clone(), listener, std::future::pending()));
         let base = format!("http://{bind}");
-        Self { app, clock, simulator, base, http: client(), api, _database: database }
+        let delivered = AtomicUsize::new(0);
+        Self { app, clock, simulator, base, http: client(), api, delivered, _database: database }
     }
 
     /// An address below the contract's base path.
@@ -161,6 +166,68 @@ impl TestApp {
         assert_eq!(self.deliver_stripe(&succeeded).await.status(), 200);
         self.run_jobs().await;
         purchase
+    }
+
+    /// Buys with PayPal, approves, delivers what there is and runs the jobs.
+    pub async fn bought_with_paypal(&self, user: &str, plan_id: i32) -> Value {
+        let purchase = self.purchase(user, plan_id, "paypal").await;
+        self.simulator.approve_paypal(text(&purchase, "transaction_id")).unwrap();
+        self.tell().await;
+        purchase
+    }
+
+    /// Delivers all events of both gateways that were not delivered by it before, in their order.
+    pub async fn deliver_new(&self) {
+        let events = self.simulator.events();
+        let from = self.delivered.swap(events.len(), Ordering::SeqCst);
+        for event in &events[from..] {
+            let path = match event.gateway {
+                simulator::Gateway::Stripe => "webhooks/stripe/",
+                simulator::Gateway::PayPal => "webhooks/paypal/",
+            };
+            let answer = self.deliver(path, self.simulator.signed(event), &event.body).await;
+            assert_eq!(answer.status(), 200, "{}", event.kind);
+        }
+    }
+
+    /// Delivers new events and runs the jobs, until nothing new comes of it.
+    pub async fn tell(&self) {
+        while self.simulator.events().len() > self.delivered.load(Ordering::SeqCst) {
+            self.deliver_new().await;
+            self.run_jobs().await;
+        }
+    }
+
+    /// Leaves all events made so far undelivered, as if their webhooks were lost.
+    pub fn lose_events(&self) {
+        self.delivered.store(self.simulator.events().len(), Ordering::SeqCst);
+    }
+
+    /// A service key with scope `admin`.
+    pub async fn operator(&self) -> String {
+        let scopes = [shared::access::Scope::Admin];
+        let key = shared::access::create_key(&self.app, "tests", &scopes, None).await.unwrap();
+        key.expose_secret().to_owned()
+    }
+
+    /// POSTs as an operator; status and body.
+    pub async fn operate(&self, path: &str, body: &Value) -> (u16, Value) {
+        let key = self.operator().await;
+        let request = self.http.post(self.url(&format!("admin/{path}"))).bearer_auth(key);
+        let answer = request.json(body).send().await.unwrap();
+        (answer.status().as_u16(), answer.json().await.unwrap())
+    }
+
+    /// GETs as an operator.
+    pub async fn look(&self, path: &str) -> Value {
+        let key = self.operator().await;
+        let request = self.http.get(self.url(&format!("admin/{path}"))).bearer_auth(key);
+        request.send().await.unwrap().json().await.unwrap()
+    }
+
+    /// One payment of a customer.
+    pub async fn payment(&self, user: &str, purchase: &Value) -> Value {
+        self.get(user, &format!("payments/{}/", text(purchase, "payment_id"))).await
     }
 
     /// The body of the simulator's event of that kind about this purchase.
