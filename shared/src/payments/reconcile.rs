@@ -99,7 +99,7 @@ pub(super) async fn ask(app: &App, payment: &Payment) -> Result<PaymentStatus, E
     let mut after = payment.clone();
     for object in objects.iter().filter(|object| !object.facts.is_voided) {
         let read = read(gateway, payment, &object.id).await?;
-        let is_to_capture = read.facts.is_approved && !object.facts.is_voided;
+        let is_to_capture = read.facts.is_approved && !object.facts.is_declined;
         after = heard(app, payment, &read).await?;
         if is_to_capture {
             after.status = capture(app, payment.customer_id, payment.id).await?;

@@ -11,6 +11,7 @@ use crate::gateways::{
     CaptureRef, DisputeState, Gateway, GatewayError, GatewayEvent, Object, RefundState,
 };
 use crate::ids::WebhookEventId;
+use crate::jobs::Job;
 use crate::methods;
 use crate::payments::{self, Owner, Settled, Verdict};
 
@@ -69,6 +70,19 @@ async fn understand(
             let object = gateway.fetch_intent(&id).await?;
             tell(app, event, Telling::Object(Box::new(object))).await
         }
+        GatewayEvent::Approved(id) => {
+            let object = gateway.fetch_intent(&id).await?;
+            let is_approved = object.facts.is_approved;
+            let outcome = tell(app, event, Telling::Object(Box::new(object))).await?;
+            if let (Outcome::Done, true) = (&outcome, is_approved) {
+                ring_for_capture(app, event, &id).await?;
+            }
+            Ok(outcome)
+        }
+        GatewayEvent::Misdirected(why) => {
+            tracing::error!(event.id = %event.id, why, "a webhook for another installation");
+            Ok(Outcome::Ignored(why))
+        }
         GatewayEvent::ReadCapture(id) => {
             let object_id = gateway.object_of_capture(&id).await?;
             let object = gateway.fetch_intent(&object_id).await?;
@@ -102,6 +116,9 @@ async fn understand(
             done_if(app, event, is_ours, "a method that was not saved through us").await
         }
         GatewayEvent::MethodGone(id) => {
+            if is_kept(gateway, &id).await? {
+                return Ok(Outcome::Ignored("the gateway keeps this method all the same"));
+            }
             let mut tx = app.db.begin().await?;
             methods::gone(&mut tx, event.gateway, &id, app.clock.now()).await?;
             end(tx, app, event).await
@@ -111,6 +128,25 @@ async fn understand(
             methods::customer_gone(&mut tx, event.gateway, &id, app.clock.now()).await?;
             end(tx, app, event).await
         }
+    }
+}
+
+/// Rings for the capture of an approval that an event tells of: also of one that follows a
+/// declined capture, which the order itself does not show.
+async fn ring_for_capture(app: &App, event: &Stored, object_id: &str) -> Result<(), Error> {
+    let mut db = app.db.acquire().await?;
+    if let Some(owner) = payments::owner_of(&mut db, event.gateway, object_id).await? {
+        app.doorbell.ring(Job::capture(owner.0, owner.1, app.clock.now()));
+    }
+    Ok(())
+}
+
+/// Whether a gateway still keeps a method that an event says is gone.
+async fn is_kept(gateway: &dyn Gateway, id: &str) -> Result<bool, Error> {
+    match gateway.fetch_method(id).await {
+        Ok(method) => Ok(method.gateway_customer.is_some()),
+        Err(GatewayError::NotFound | GatewayError::Declined { .. }) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 
