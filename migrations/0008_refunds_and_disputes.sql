@@ -28,6 +28,10 @@ comment on column payments.completed_at is 'When the money was booked as arrived
 alter table payment_objects
     add column failure_code    text,
     add column capture_attempt integer not null default 0 check (capture_attempt >= 0);
+drop index payment_objects_to_capture;
+create index payment_objects_to_capture on payment_objects (approved_at)
+    where approved_at is not null and captured_at is null and not is_voided and not is_processing;
+comment on column payment_objects.approved_at is 'PayPal: since when the capture is ours to make; a declined capture ends it until the buyer approves again.';
 comment on column payment_objects.capture_attempt is 'PayPal: captures of this order that were definitely declined; part of the next one''s key.';
 
 -- Money sent back, whoever asked for it; one row a refund.

@@ -44,7 +44,9 @@ pub(crate) async fn run(options: &Options) -> Done {
     if options.json {
         say(json!({ "since": options.since, "differences": differences, "left": left }));
     } else {
-        differences.iter().for_each(|difference| say(line(difference)));
+        for difference in &differences {
+            say(line(difference));
+        }
         let healed = differences.len() - left;
         say(format!("{healed} differences healed, {left} left for a person"));
     }

@@ -11,7 +11,6 @@ use crate::gateways::{
     CaptureRef, DisputeState, Gateway, GatewayError, GatewayEvent, Object, RefundState,
 };
 use crate::ids::WebhookEventId;
-use crate::jobs::Job;
 use crate::methods;
 use crate::payments::{self, Owner, Settled, Verdict};
 
@@ -36,6 +35,8 @@ enum Outcome {
 /// What an event tells of a payment.
 enum Telling {
     Object(Box<Object>),
+    /// The same, told because its buyer approved it (again).
+    Approval(Box<Object>),
     Refund(Box<RefundState>),
     Dispute(Box<DisputeState>),
 }
@@ -72,12 +73,7 @@ async fn understand(
         }
         GatewayEvent::Approved(id) => {
             let object = gateway.fetch_intent(&id).await?;
-            let is_approved = object.facts.is_approved;
-            let outcome = tell(app, event, Telling::Object(Box::new(object))).await?;
-            if let (Outcome::Done, true) = (&outcome, is_approved) {
-                ring_for_capture(app, event, &id).await?;
-            }
-            Ok(outcome)
+            tell(app, event, Telling::Approval(Box::new(object))).await
         }
         GatewayEvent::Misdirected(why) => {
             tracing::error!(event.id = %event.id, why, "a webhook for another installation");
@@ -129,16 +125,6 @@ async fn understand(
             end(tx, app, event).await
         }
     }
-}
-
-/// Rings for the capture of an approval that an event tells of: also of one that follows a
-/// declined capture, which the order itself does not show.
-async fn ring_for_capture(app: &App, event: &Stored, object_id: &str) -> Result<(), Error> {
-    let mut db = app.db.acquire().await?;
-    if let Some(owner) = payments::owner_of(&mut db, event.gateway, object_id).await? {
-        app.doorbell.ring(Job::capture(owner.0, owner.1, app.clock.now()));
-    }
-    Ok(())
 }
 
 /// Whether a gateway still keeps a method that an event says is gone.
@@ -224,16 +210,14 @@ async fn read_refunds(
     capture: &CaptureRef,
 ) -> Result<Outcome, Error> {
     let refunds = gateway.refunds_of(capture).await?;
-    let mut outcome = Outcome::Done;
+    let mut unfinished = None;
     for refund in refunds {
-        match act(app, event, Telling::Refund(Box::new(refund)), false).await? {
-            Outcome::Done => {}
-            other => outcome = other,
-        }
+        let outcome = act(app, event, Telling::Refund(Box::new(refund)), false).await?;
+        unfinished = Some(outcome).filter(|it| !matches!(it, Outcome::Done)).or(unfinished);
     }
-    match outcome {
-        Outcome::Done => end(app.db.begin().await?, app, event).await,
-        other => Ok(other),
+    match unfinished {
+        None => end(app.db.begin().await?, app, event).await,
+        Some(outcome) => Ok(outcome),
     }
 }
 
@@ -251,12 +235,13 @@ async fn act(app: &App, event: &Stored, telling: Telling, is_all: bool) -> Resul
     }
     let Some(owner) = owner(&mut tx, event, &telling).await? else {
         return Ok(Outcome::Unknown(match telling {
-            Telling::Object(object) => object.names_payment,
+            Telling::Object(object) | Telling::Approval(object) => object.names_payment,
             Telling::Refund(_) | Telling::Dispute(_) => None,
         }));
     };
     let settled: Settled = match &telling {
         Telling::Object(object) => payments::settle(&mut tx, owner, object, now).await?,
+        Telling::Approval(object) => payments::settle_approval(&mut tx, owner, object, now).await?,
         Telling::Refund(refund) => payments::settle_refund(&mut tx, owner, refund, now).await?,
         Telling::Dispute(dispute) => payments::settle_dispute(&mut tx, owner, dispute, now).await?,
     };
@@ -281,7 +266,9 @@ async fn owner(
     telling: &Telling,
 ) -> Result<Option<Owner>, Error> {
     match telling {
-        Telling::Object(object) => payments::owner_of(db, event.gateway, &object.id).await,
+        Telling::Object(object) | Telling::Approval(object) => {
+            payments::owner_of(db, event.gateway, &object.id).await
+        }
         Telling::Refund(refund) => {
             payments::owner_of_capture(db, event.gateway, &refund.capture).await
         }
