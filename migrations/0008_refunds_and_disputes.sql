@@ -15,7 +15,9 @@ alter table payments
     add column cancelled_at     timestamptz,
     add column refunds_late     boolean     not null default false,
     add column next_check_at    timestamptz,
-    add column checks           integer     not null default 0;
+    add column checks           integer     not null default 0,
+    add column visited_at       timestamptz;
+comment on column payments.visited_at is 'When a browser without a token last made us ask the gateway (wall clock): at most once in 5 s.';
 create index payments_to_check on payments (next_check_at) where next_check_at is not null;
 comment on column payments.refunded_minor is 'Sum of refunds that did not fail, kept for lists.';
 comment on column payments.object_attempt is 'Number of the newest gateway object, from 0: part of its idempotency key.';

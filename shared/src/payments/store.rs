@@ -832,3 +832,29 @@ pub(super) async fn set_approved(
     .await
     .map(drop)
 }
+
+/// Takes the turn of a browser without a token; false where another had it since `quiet`.
+pub(super) async fn visit(
+    db: &mut PgConnection,
+    customer_id: CustomerId,
+    id: PaymentId,
+    now: DateTime<Utc>,
+    quiet: DateTime<Utc>,
+) -> sqlx::Result<bool> {
+    let updated = sqlx::query!(
+        r#"
+        update payments
+        set visited_at = $3
+        where customer_id = $1
+          and id = $2
+          and (visited_at is null or visited_at <= $4)
+        "#,
+        customer_id as _,
+        id as _,
+        now,
+        quiet,
+    )
+    .execute(db)
+    .await?;
+    Ok(updated.rows_affected() == 1)
+}
