@@ -33,6 +33,13 @@ pub const JWT_SECRET: &str = "a-secret-of-the-tests-and-of-nothing-else";
 /// Signs Stripe's webhooks in tests.
 pub const STRIPE_WEBHOOK_SECRET: &str = "whsec_of_the_tests_and_of_nothing_else";
 
+/// The API's pool, for machines of any speed: no test is about how long a connection is waited for.
+const PATIENT: PoolSettings = PoolSettings {
+    statement_timeout: std::time::Duration::from_mins(1),
+    acquire_timeout: std::time::Duration::from_mins(1),
+    ..PoolSettings::API
+};
+
 /// One application on a database of its own.
 pub struct TestApp {
     /// The business.
@@ -122,7 +129,7 @@ impl TestApp {
         let mut settings = settings(&database.url, &bind, &simulator, &roots);
         settings.extend(options.settings.into_iter().map(|(name, value)| (name.into(), value)));
         let config = Config::read(&|name| settings.get(name).cloned()).unwrap();
-        let pool = shared::db::connect(&config.database_url, PoolSettings::API).unwrap();
+        let pool = shared::db::connect(&config.database_url, PATIENT).unwrap();
         let clock = Clock::fixed("2026-11-24T12:00:00Z".parse().unwrap());
         let app = App::new(config, pool, clock.clone()).unwrap();
         make_plans(&app).await;
