@@ -144,3 +144,10 @@ left join lateral (
       and object_id = o.object_id
 ) d on true;
 comment on view payment_money is 'Captured, refunded and lost money of each captured payment.';
+
+-- For operators and the worker, who have a payment's id and no customer's; for reconciliation; and
+-- for the events that need a person.
+create index payments_by_id on payments (id);
+create index payments_changed on payments (updated_at);
+create index webhook_events_for_people on webhook_events (status, id)
+    where status in ('waiting', 'quarantined', 'failed');
