@@ -153,6 +153,10 @@ async fn refuse_unplaceable(
         Err(Error::NoSubscription) => return Ok(()),
         Err(error) => return Err(error),
     };
+    let is_period_behind = view.is_active && view.ends_at.is_some() && plan.duration_days.is_some();
+    if payment.amount.minor == 0 && is_period_behind {
+        return Err(Error::AlreadySubscribed);
+    }
     let is_other_period = view.is_active
         && view.ends_at.is_some()
         && plan.duration_days.is_some()

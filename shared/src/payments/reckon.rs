@@ -85,7 +85,7 @@ async fn book(
     let why = format!("payment {}", payment.id);
     let adapted = tokens::adapt(db, payment.customer_id, &entitlement, &why, now).await?;
     let of = (payment.customer_id, payment.id);
-    if let Some(frozen) = adapted.thawed_after {
+    if let Some(frozen) = adapted.thawed_after.filter(|_| !reckoned.is_forfeited()) {
         subscriptions::prolong(db, of, frozen, now).await?;
     }
     if reckoned.is_forfeited() {

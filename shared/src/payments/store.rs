@@ -580,8 +580,9 @@ pub(super) async fn save_reckoning(
         r#"
         update payments
         set status = $3, refunded_minor = $4, failure = $5, failure_code = $6,
-            cancelled_at = case when $7 then coalesce(cancelled_at, $8) else cancelled_at end,
-            next_check_at = case when $9 then next_check_at end,
+            cancelled_at = case when $7 then coalesce(cancelled_at, $8)
+                                when $9 then null else cancelled_at end,
+            next_check_at = case when $9 then coalesce(next_check_at, $10) end,
             updated_at = $8
         where customer_id = $1
           and id = $2
@@ -595,6 +596,7 @@ pub(super) async fn save_reckoning(
         is_cancelled,
         now,
         is_open,
+        now + super::reconcile::FIRST_CHECK,
     )
     .execute(db)
     .await?;

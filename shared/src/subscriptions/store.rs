@@ -474,3 +474,31 @@ pub(super) async fn newest_id(
     .fetch_optional(db)
     .await
 }
+
+/// Whether nothing is left of what a subscription's packs gave beside this payment's: `of` names
+/// the subscription and the payment.
+pub(super) async fn is_all_of(
+    db: &mut PgConnection,
+    customer_id: CustomerId,
+    of: (SubscriptionId, PaymentId),
+) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(
+        r#"
+        select exists (select from payments
+                       where customer_id = $1 and id = $3 and subscription_id = $2)
+           and not exists (
+               select from payments p
+               join grants g on g.customer_id = p.customer_id and g.source_id = p.id
+                and g.source_kind = 'payment'
+               where p.customer_id = $1
+                 and p.subscription_id = $2
+                 and p.id <> $3
+                 and g.taken < g.tokens) as "is!"
+        "#,
+        customer_id as _,
+        of.0 as _,
+        of.1 as _,
+    )
+    .fetch_one(db)
+    .await
+}
