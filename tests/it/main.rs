@@ -9,6 +9,7 @@ mod hostile;
 mod hostile_paypal;
 mod hostile_stripe;
 mod hostile_transport;
+mod outage;
 mod paypal;
 mod paypal_gateway;
 mod purchase;
