@@ -18,4 +18,5 @@ mod stripe_gateway;
 mod take_back;
 mod tidy;
 mod tokens;
+mod vectors;
 mod webhooks;
