@@ -5,6 +5,7 @@ mod access;
 mod crash;
 mod disputes;
 mod drain;
+mod gateway_errors;
 mod hostile;
 mod hostile_paypal;
 mod hostile_stripe;
