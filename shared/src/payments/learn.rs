@@ -1,6 +1,6 @@
 //! Learning which gateway objects are a payment's, by our own asking only.
 
-use super::object::intent_request;
+use super::object::{intent_request, on_record};
 use super::reckon::reckon;
 use super::settle::lock;
 use super::{Payment, PaymentStatus, store};
@@ -65,7 +65,8 @@ pub(super) async fn learn(app: &App, payment: &Payment) -> Result<Option<Object>
             let mut db = app.db.acquire().await?;
             let plan = plans::version(&mut db, payment.plan_id, payment.plan_version).await?;
             drop(db);
-            gateway.create_intent(&intent_request(app, payment, &plan)).await?
+            let payment = on_record(app, payment.clone(), &plan).await?;
+            gateway.create_intent(&intent_request(app, &payment, &plan)).await?
         }
     };
     remember_object(app, payment, &object).await?;
