@@ -355,3 +355,21 @@ async fn every_object_of_paypals_has_its_required_fields() {
 
     caller.lists.assert_kept();
 }
+
+#[tokio::test]
+async fn an_order_shows_less_of_its_capture_than_the_capture_itself() {
+    let kit = Kit::start().await;
+    let token = kit.token().await;
+
+    let (order, capture) = kit.captured_order(&token).await;
+    let read = async |path: &str| kit.paypal(&token, "GET", path, &Value::Null, "").await.body;
+    let within = read(&format!("{ORDERS}/{order}")).await;
+    let within = &within["purchase_units"][0]["payments"]["captures"][0];
+    let alone = read(&format!("/v2/payments/captures/{capture}")).await;
+
+    for field in ["payee", "supplementary_data"] {
+        assert!(within.get(field).is_none(), "{field}");
+        assert!(alone.get(field).is_some(), "{field}");
+    }
+    assert_eq!(within["amount"], alone["amount"]);
+}
