@@ -6,6 +6,7 @@ Started by tests/clients/run. Everything listens on 127.0.0.1 and is ended here.
 import http.server
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -20,8 +21,11 @@ import paypal_sdk
 import stripe_sdk
 from kit import PASSED, Endpoint, Simulator, Tollgate, call, passed, until
 
-# The checks of the three parts below: a part that ends early must not look whole.
-EXPECTED = 4 + 10 + 5
+# Where tests/clients/run put the packages for Node, if it could.
+NODE_HOME = ".tollgate/clients-node"
+HAS_NODE = shutil.which("node") is not None and os.path.isdir(NODE_HOME + "/node_modules")
+# How many checks the parts below have: one that ends early must not look whole.
+EXPECTED = 10 + 5 + HAS_NODE + 4
 
 
 def free_port():
@@ -132,12 +136,25 @@ def localstripe_and_we_understand_each_other(tollgate, folder):
         relay.shutdown()
 
 
+def paypals_schemas_hold_every_answer(simulator):
+    """The SDK for Node checks each answer against PayPal's schemas; the one for Python does not."""
+    if not HAS_NODE:
+        print("skipped: PayPal's SDK for Node, for node or its packages are absent", flush=True)
+        return
+    script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "paypal_strict.mjs")
+    command = ["node", script, json.dumps(simulator.facts)]
+    done = subprocess.run(command, cwd=NODE_HOME, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    passed(f"paypal: {done.stdout.strip()} keep to PayPal's schemas and hold nothing besides")
+
+
 def the_simulator_alone():
     endpoint = Endpoint()
     simulator = Simulator(endpoint)
     try:
         stripe_sdk.drive(simulator, endpoint)
         paypal_sdk.drive(simulator, endpoint)
+        paypals_schemas_hold_every_answer(simulator)
     finally:
         simulator.stop()
         endpoint.stop()
