@@ -28,6 +28,10 @@ comment on column payments.completed_at is 'When the money was booked as arrived
 alter table payment_objects
     add column failure_code    text,
     add column capture_attempt integer not null default 0 check (capture_attempt >= 0);
+drop index payment_objects_to_capture;
+create index payment_objects_to_capture on payment_objects (approved_at)
+    where approved_at is not null and captured_at is null and not is_voided and not is_processing;
+comment on column payment_objects.approved_at is 'PayPal: since when the capture is ours to make; a declined capture ends it until the buyer approves again.';
 comment on column payment_objects.capture_attempt is 'PayPal: captures of this order that were definitely declined; part of the next one''s key.';
 
 -- Money sent back, whoever asked for it; one row a refund.
@@ -94,3 +98,47 @@ create index periods_of_subscription on periods (customer_id, subscription_id, s
 comment on column periods.voided_at is 'When its payment was refunded or lost; what was left of it then is given back if the money returns.';
 alter table subscriptions drop constraint subscriptions_check;
 alter table subscriptions add constraint subscriptions_check check (ends_at >= starts_at);
+
+-- The money of each payment as its rows add up to it, for `tollgate check` and for operators; the
+-- business itself reckons in Rust.
+create view payment_money as
+select p.customer_id, p.id as payment_id, p.refunded_minor, o.captured_minor as captured,
+       coalesce(r.refunded, 0) as refunded, coalesce(r.taking, 0) as taking,
+       coalesce(case when d.is_told then d.by_dispute
+                     else greatest(d.by_dispute, d.by_reversal) end, 0) as lost,
+       coalesce(d.is_disputed, false) as is_disputed
+from payments p
+cross join lateral (
+    select object_id, captured_minor
+    from payment_objects
+    where customer_id = p.customer_id
+      and payment_id = p.id
+      and captured_minor is not null
+    order by exists (select from refunds a
+                     where a.customer_id = p.customer_id and a.payment_id = p.id
+                       and a.object_id = payment_objects.object_id and a.origin = 'automatic'),
+             captured_at, object_id
+    limit 1
+) o
+left join lateral (
+    select sum(amount_minor) as refunded,
+           sum(amount_minor) filter (where choice <> 'none') as taking
+    from refunds
+    where customer_id = p.customer_id
+      and payment_id = p.id
+      and object_id = o.object_id
+      and status <> 'failed'
+) r on true
+left join lateral (
+    select coalesce(sum(amount_minor) filter (where kind = 'dispute' and stage = 'lost'), 0)
+               as by_dispute,
+           coalesce(sum(amount_minor) filter (where kind = 'reversal' and stage = 'lost'), 0)
+               as by_reversal,
+           bool_or(kind = 'dispute' and stage in ('open', 'won')) as is_told,
+           bool_or(stage = 'open') as is_disputed
+    from disputes
+    where customer_id = p.customer_id
+      and payment_id = p.id
+      and object_id = o.object_id
+) d on true;
+comment on view payment_money is 'Captured, refunded and lost money of each captured payment.';

@@ -59,6 +59,12 @@ impl Problem {
         Self::new(StatusCode::FORBIDDEN, "forbidden", "This caller may not do this.")
     }
 
+    /// Too many requests of this kind from this caller.
+    pub(crate) fn rate_limited(seconds: u32) -> Self {
+        let detail = "Too many requests; try again later.";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail).retry_after(seconds)
+    }
+
     /// A webhook that is not proven or not readable; the same words for every reason.
     pub(crate) fn invalid_signature() -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid_signature", "The event was not accepted.")

@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderName, StatusCode};
+use axum::middleware::from_fn_with_state;
 use axum::routing::{delete, get, post};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
 use tower_http::timeout::TimeoutLayer;
 
 use crate::ApiState;
+use crate::body::{Bounds, read_whole};
 use crate::problem;
 use crate::routes::{admin, methods, operations, payments, plans, subscription, tokens, webhooks};
 
@@ -25,7 +26,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 pub fn router(state: ApiState) -> Router {
     let request_id = HeaderName::from_static("x-request-id");
     Router::new()
-        .nest("/api/v1/billing", billing())
+        .nest("/api/v1/billing", billing(state.limits.body))
         .merge(both("/livez", || get(operations::livez)))
         .merge(both("/readyz", || get(operations::readyz)))
         .fallback(problem::not_found)
@@ -38,7 +39,7 @@ pub fn router(state: ApiState) -> Router {
         .with_state(state)
 }
 
-fn billing() -> Router<ApiState> {
+fn billing(time: Duration) -> Router<ApiState> {
     Router::new()
         .merge(both("/plans", || get(plans::all)))
         .merge(both("/plans/token", || get(plans::token)))
@@ -61,8 +62,8 @@ fn billing() -> Router<ApiState> {
         .merge(both("/stripe/return", || get(methods::page_return)))
         .merge(both("/stripe/cancel", || get(methods::page_cancel)))
         .nest("/admin", admin_routes())
-        .layer(DefaultBodyLimit::max(BODY_LIMIT))
-        .merge(webhook_routes())
+        .layer(from_fn_with_state(Bounds { bytes: BODY_LIMIT, time }, read_whole))
+        .merge(webhook_routes(time))
 }
 
 fn admin_routes() -> Router<ApiState> {
@@ -76,13 +77,13 @@ fn admin_routes() -> Router<ApiState> {
         .merge(both("/webhook-events/{id}/reprocess", || post(admin::reprocess)))
 }
 
-fn webhook_routes() -> Router<ApiState> {
+fn webhook_routes(time: Duration) -> Router<ApiState> {
     Router::new()
         .merge(both("/webhooks/stripe", || post(webhooks::stripe)))
         .merge(both("/stripe/webhook", || post(webhooks::stripe)))
         .merge(both("/webhooks/paypal", || post(webhooks::paypal)))
         .merge(both("/paypal/webhook", || post(webhooks::paypal)))
-        .layer(DefaultBodyLimit::max(WEBHOOK_LIMIT))
+        .layer(from_fn_with_state(Bounds { bytes: WEBHOOK_LIMIT, time }, read_whole))
 }
 
 /// One route under both forms of its path.

@@ -116,14 +116,59 @@ const INVARIANTS: &[Invariant] = &[
     },
     Invariant {
         name: "paid_is_granted_once",
-        promise: "each completed payment has exactly one lot of its plan's tokens",
+        promise: "each payment that bought something has exactly one lot of its plan's tokens",
         violations: "select p.customer_id || ' ' || p.id as row from payments p
              join plan_versions v on v.plan_id = p.plan_id and v.version = p.plan_version
-             where p.status = 'completed'
+             where p.subscription_id is not null
                and (select array_agg(g.tokens) from grants g
                     where g.customer_id = p.customer_id and g.source_kind = 'payment'
                       and g.source_id = p.id)
                    is distinct from array[v.tokens_included * p.quantity]",
+    },
+    Invariant {
+        name: "paid_buys_unless_gone",
+        promise: "a completed payment bought something, unless its money was gone before",
+        violations: "select p.customer_id || ' ' || p.id as row from payments p
+             where p.status = 'completed' and p.subscription_id is null
+               and p.refunded_minor
+                   + coalesce((select sum(d.amount_minor) from disputes d
+                               where d.customer_id = p.customer_id and d.payment_id = p.id
+                                 and d.stage = 'lost'), 0) < p.amount_minor",
+    },
+    Invariant {
+        name: "refunded_is_its_refunds",
+        promise: "what a payment says is refunded are the refunds of its capture that did not fail",
+        violations: "select customer_id || ' ' || payment_id as row from payment_money
+             where refunded_minor <> refunded or refunded > captured",
+    },
+    Invariant {
+        name: "taken_is_entitled",
+        promise: "a lot's tokens are taken by exactly the share of the money that is gone",
+        violations: "select m.customer_id || ' ' || g.id as row from payment_money m
+             join grants g on g.customer_id = m.customer_id and g.source_kind = 'payment'
+              and g.source_id = m.payment_id
+             where g.taken <> ceil(g.tokens::numeric
+                     * least(m.captured, m.taking + least(m.lost, m.captured - m.refunded))
+                     / m.captured)",
+    },
+    Invariant {
+        name: "frozen_is_disputed",
+        promise: "a lot is frozen exactly while a dispute of its payment is open",
+        violations: "select m.customer_id || ' ' || g.id as row from payment_money m
+             join grants g on g.customer_id = m.customer_id and g.source_kind = 'payment'
+              and g.source_id = m.payment_id
+             where (g.frozen_at is not null) <> m.is_disputed",
+    },
+    Invariant {
+        name: "captured_too_often_is_refunded",
+        promise: "every capture of one payment but one is refunded, or on its way",
+        violations: "select o.customer_id || ' ' || o.payment_id as row from payment_objects o
+             where o.captured_minor is not null
+             group by o.customer_id, o.payment_id
+             having count(*) - 1 > (
+                 select count(distinct r.object_id) from refunds r
+                 where r.customer_id = o.customer_id and r.payment_id = o.payment_id
+                   and r.origin = 'automatic')",
     },
     Invariant {
         name: "granted_is_paid",
@@ -147,7 +192,8 @@ const INVARIANTS: &[Invariant] = &[
         promise: "no two periods of a customer overlap",
         violations: "select a.customer_id || ' ' || a.payment_id as row from periods a
              join periods b on b.customer_id = a.customer_id and b.payment_id <> a.payment_id
-              and b.starts_at < a.ends_at and a.starts_at < b.ends_at",
+              and b.starts_at < a.ends_at and a.starts_at < b.ends_at
+             where a.voided_at is null and b.voided_at is null",
     },
     Invariant {
         name: "nothing_is_stuck",

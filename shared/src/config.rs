@@ -51,6 +51,8 @@ pub struct Config {
     pub refunds_late: bool,
     /// `MANUAL_INSTRUCTIONS`: what a customer reads who pays by bank transfer.
     pub manual_instructions: String,
+    /// `RATE_LIMITS` = on, the default; off for benchmarks.
+    pub has_rate_limits: bool,
 }
 
 /// Stripe's settings.
@@ -209,6 +211,7 @@ impl Config {
                 "Transfer the amount with the payment id as reference; it is booked by hand."
                     .to_owned()
             }),
+            has_rate_limits: rate_limits(&mut reader),
         };
         if environment == Environment::Production {
             refuse_what_production_refuses(&config, &mut reader.errors);
@@ -256,6 +259,9 @@ fn stripe(reader: &mut Reader<'_>) -> Option<Stripe> {
         .filter(|secret| !secret.is_empty())
         .map(SecretString::from)
         .collect();
+    if webhook_secrets.is_empty() && reader.text("STRIPE_WEBHOOK_SECRETS").is_some() {
+        reader.errors.push("STRIPE_WEBHOOK_SECRETS holds no secret".to_owned());
+    }
     Some(Stripe {
         secret_key,
         publishable_key: reader.text("STRIPE_PUBLISHABLE_KEY"),
@@ -350,6 +356,17 @@ fn redirect_origins(reader: &mut Reader<'_>) -> BTreeSet<String> {
     origins
 }
 
+fn rate_limits(reader: &mut Reader<'_>) -> bool {
+    match reader.text("RATE_LIMITS").as_deref() {
+        None | Some("on") => true,
+        Some("off") => false,
+        Some(_) => {
+            reader.errors.push("RATE_LIMITS is not on or off".to_owned());
+            true
+        }
+    }
+}
+
 /// Stripe's own API.
 const STRIPE_BASE: &str = "https://api.stripe.com/";
 
@@ -430,6 +447,26 @@ mod tests {
         assert_eq!(proof("certificate").unwrap(), PayPalProof::Certificate);
         assert_eq!(proof("api").unwrap(), PayPalProof::Api);
         assert!(proof("none").is_err());
+    }
+
+    #[test]
+    fn a_gateway_without_a_webhook_secret_is_refused() {
+        for blank in ["", " ", ",", " , ,"] {
+            let errors = read(&[
+                ("TOLLGATE_ENV", "test"),
+                ("DATABASE_URL", "postgres://x"),
+                ("JWT_HS256_SECRET", "0123456789abcdef0123456789abcdef"),
+                ("STRIPE_SECRET_KEY", "sk_test_x"),
+                ("STRIPE_WEBHOOK_SECRETS", blank),
+                ("PAYPAL_CLIENT_ID", "x"),
+                ("PAYPAL_CLIENT_SECRET", "x"),
+                ("PAYPAL_WEBHOOK_ID", " "),
+            ])
+            .unwrap_err();
+            assert_eq!(errors.0.len(), 2, "{errors}");
+            assert!(errors.0[0].starts_with("STRIPE_WEBHOOK_SECRETS"));
+            assert!(errors.0[1].starts_with("PAYPAL_WEBHOOK_ID"));
+        }
     }
 
     #[test]

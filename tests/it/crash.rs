@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use harness::database::Database;
+use harness::logs::search_file;
 use harness::processes::{Process, build};
 use harness::{assert_clean, client, make_plans, settings, simulator, text, token};
 use serde_json::{Value, json};
@@ -30,8 +31,9 @@ async fn two_hundred_purchases_survive_killed_processes() {
     let webhooks = format!("http://{bind}/api/v1/billing/webhooks/stripe/");
     simulator.set_webhook_urls(Some(webhooks), None);
 
-    let mut api = Process::start(&binaries.join("api"), &settings);
-    let mut worker = Process::start(&binaries.join("worker"), &settings);
+    let log = database.write("processes.log", "");
+    let start = |name: &str| Process::start_logged(&binaries.join(name), &settings, &log);
+    let (mut api, mut worker) = (start("api"), start("worker"));
     let base = format!("http://{bind}/api/v1/billing");
     let buyers = tokio::spawn(buy_all(base, simulator.clone()));
     let mut kill = 0_u32;
@@ -39,10 +41,10 @@ async fn two_hundred_purchases_survive_killed_processes() {
         tokio::time::sleep(Duration::from_millis(700 + u64::from(kill % 5) * 211)).await;
         if kill.is_multiple_of(2) {
             drop(api);
-            api = Process::start(&binaries.join("api"), &settings);
+            api = start("api");
         } else {
             drop(worker);
-            worker = Process::start(&binaries.join("worker"), &settings);
+            worker = start("worker");
         }
         kill += 1;
     }
@@ -59,6 +61,7 @@ async fn two_hundred_purchases_survive_killed_processes() {
     assert_eq!(granted().await, i64::try_from(PURCHASES).unwrap(), "after {kill} kills");
     assert_clean(&pool, shared::clock::wall_now()).await;
     drop((api, worker));
+    assert!(search_file(&log) > 1_000, "the processes logged next to nothing");
 }
 
 /// Buys and pays for all customers, ten at a time, repeating whatever failed.

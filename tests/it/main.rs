@@ -3,9 +3,17 @@
 
 mod access;
 mod crash;
+mod disputes;
+mod drain;
+mod hostile;
+mod hostile_paypal;
+mod hostile_stripe;
+mod hostile_transport;
+mod lifecycle;
 mod paypal;
 mod paypal_gateway;
 mod purchase;
+mod refunds;
 mod stripe_gateway;
 mod take_back;
 mod tidy;

@@ -13,6 +13,17 @@ async fn paid(app: &TestApp) -> (Value, Vec<u8>) {
     (purchase, event)
 }
 
+/// A purchase that nobody paid, and the `payment_intent.succeeded` of somebody else's.
+async fn unpaid_but_told(app: &TestApp) -> (Value, Vec<u8>) {
+    let other = app.purchase("7", 1, "stripe").await;
+    app.simulator.pay_stripe(text(&other, "transaction_id"), "pm_card_visa").unwrap();
+    let event = app.stripe_event(&other, "payment_intent.succeeded");
+    let forget = "with a as (delete from gateway_objects), b as (delete from payment_objects)
+                  delete from payments";
+    sqlx::query(forget).execute(&app.app.db).await.unwrap();
+    (app.purchase("42", 1, "stripe").await, event)
+}
+
 /// The event with a member of its intent replaced, under another event id.
 fn altered(event: &[u8], member: &str, value: &Value) -> Vec<u8> {
     let mut event: Value = serde_json::from_slice(event).unwrap();
@@ -141,8 +152,11 @@ async fn a_contradiction_is_quarantined_and_changes_nothing() {
 #[tokio::test]
 async fn an_intent_that_only_names_our_payment_proves_nothing() {
     let app = TestApp::start().await;
-    let (_, event) = paid(&app).await;
-    app.deliver_stripe(&altered(&event, "id", &json!("pi_of_somebody"))).await;
+    let (purchase, event) = unpaid_but_told(&app).await;
+    let mut event: Value =
+        serde_json::from_slice(&altered(&event, "id", &json!("pi_of_somebody"))).unwrap();
+    event["data"]["object"]["metadata"]["payment_id"] = purchase["payment_id"].clone();
+    app.deliver_stripe(event.to_string().as_bytes()).await;
     app.run_jobs().await;
     assert_eq!(status_of(&app).await, "waiting");
 

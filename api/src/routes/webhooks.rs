@@ -1,45 +1,52 @@
 //! Webhooks the gateways send us.
 
-use axum::Json;
+use std::net::{IpAddr, Ipv4Addr};
+
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, StatusCode, header};
+use axum::{Extension, Json};
 use serde_json::{Value, json};
 use shared::gateways::GatewayName;
 use shared::webhooks::{self, Refusal};
 
 use crate::ApiState;
+use crate::guard::TooMany;
 use crate::problem::Problem;
+use crate::server::Peer;
 
 type Answer = Result<Json<Value>, Problem>;
 
 /// Takes Stripe's events.
 pub(crate) async fn stripe(
     State(state): State<ApiState>,
+    peer: Option<Extension<Peer>>,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    body: Bytes,
 ) -> Answer {
-    receive(&state, GatewayName::Stripe, &headers, body).await
+    receive(&state, GatewayName::Stripe, peer, &headers, &body).await
 }
 
 /// Takes PayPal's events.
 pub(crate) async fn paypal(
     State(state): State<ApiState>,
+    peer: Option<Extension<Peer>>,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    body: Bytes,
 ) -> Answer {
-    receive(&state, GatewayName::Paypal, &headers, body).await
+    receive(&state, GatewayName::Paypal, peer, &headers, &body).await
 }
 
 /// Stores the event and answers at once; the worker does the rest.
 ///
-/// Gateways retry anything but a 2xx, so an event we already hold is a 200 too.
+/// Gateways retry anything but a 2xx, so an event we already hold is a 200 too. Who sent it is
+/// decided by its signature alone; the peer's address only counts failures.
 async fn receive(
     state: &ApiState,
     gateway: GatewayName,
+    peer: Option<Extension<Peer>>,
     headers: &HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    body: &[u8],
 ) -> Answer {
     if headers.contains_key(header::CONTENT_ENCODING) {
         // A signature covers the bytes as sent: nothing is ever decompressed here.
@@ -47,17 +54,17 @@ async fn receive(
         let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
         return Err(Problem::new(status, "unsupported_media_type", detail));
     }
-    let body = body.map_err(|rejection| {
-        if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-            let detail = "The body is too large.";
-            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", detail)
-        } else {
-            Problem::invalid_signature()
-        }
-    })?;
-    match webhooks::receive(&state.app, gateway, headers, &body).await {
+    // Without a connection (a test of the router alone) all callers are one.
+    let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |Extension(Peer(peer))| peer);
+    let failed = |reason: &str, problem: Problem| match state.guard.failed(gateway, reason, peer) {
+        Ok(()) => Err(problem),
+        Err(TooMany(seconds)) => Err(Problem::rate_limited(seconds)),
+    };
+    match webhooks::receive(&state.app, gateway, headers, body).await {
         Ok(()) => Ok(Json(json!({ "received": true }))),
-        Err(Refusal::Rejected) => Err(Problem::invalid_signature()),
+        Err(Refusal::Forged(reason)) => failed(&reason, Problem::invalid_signature()),
+        Err(Refusal::Unchecked(reason)) => failed(&reason, Problem::unavailable()),
+        Err(Refusal::Unreadable) => Err(Problem::invalid_signature()),
         Err(Refusal::Unavailable(why)) => {
             tracing::error!(
                 gateway = gateway.as_str(),

@@ -6,23 +6,21 @@ use super::store;
 use crate::App;
 use crate::clock::wall_now;
 use crate::error::Error;
-use crate::gateways::{GatewayError, GatewayName, WebhookRejected};
+use crate::gateways::{GatewayName, WebhookRejected};
 use crate::ids::WebhookEventId;
 use crate::jobs::Job;
 
 /// Why an event was not taken.
 #[derive(Debug)]
 pub enum Refusal {
-    /// Not proven to come from the gateway, or not readable: 400.
-    Rejected,
-    /// It could not be checked or stored now: 503, the gateway tries again.
+    /// Not proven to come from the gateway: 400. The reason is a verifier's word, for the log.
+    Forged(String),
+    /// Proven, but no event: 400.
+    Unreadable,
+    /// Its certificate could not be had now: 503, the gateway tries again. So may a forger.
+    Unchecked(String),
+    /// It could not be stored now: 503, the gateway tries again.
     Unavailable(String),
-}
-
-impl From<GatewayError> for Refusal {
-    fn from(error: GatewayError) -> Self {
-        Self::Unavailable(error.to_string())
-    }
 }
 
 /// Proves, stores and commits an event; then rings for its processing.
@@ -34,19 +32,17 @@ pub async fn receive(
     headers: &HeaderMap,
     body: &[u8],
 ) -> Result<(), Refusal> {
-    let gateway = app.gateways.get(name)?;
+    let gateway = app.gateways.get(name).map_err(|error| Refusal::Unchecked(error.to_string()))?;
     let event = match gateway.verify_webhook(headers, body, wall_now()).await {
         Ok(event) => event,
-        Err(WebhookRejected::Invalid(reason)) => {
-            tracing::info!(gateway = name.as_str(), reason, "webhook refused");
-            return Err(Refusal::Rejected);
-        }
-        Err(WebhookRejected::Unparsable) => {
-            tracing::error!(gateway = name.as_str(), "a signed webhook cannot be read");
-            return Err(Refusal::Rejected);
-        }
-        Err(WebhookRejected::Unavailable(reason)) => return Err(Refusal::Unavailable(reason)),
+        // Not logged here: whoever can send one forgery can send a million.
+        Err(WebhookRejected::Invalid(reason)) => return Err(Refusal::Forged(reason)),
+        Err(WebhookRejected::Unparsable) => return Err(unreadable(name, body)),
+        Err(WebhookRejected::Unavailable(reason)) => return Err(Refusal::Unchecked(reason)),
     };
+    if is_too_deep(body) {
+        return Err(unreadable(name, body));
+    }
     let id = WebhookEventId::new(wall_now());
     let stored = store::insert(&app.db, id, name, &event, body, app.clock.now()).await;
     if stored.map_err(|error| Refusal::Unavailable(Error::from(error).to_string()))? {
@@ -55,6 +51,33 @@ pub async fn receive(
         warn_of_conflict(app, name, &event.id, body).await;
     }
     Ok(())
+}
+
+/// Whoever signed it should hear of it: the gateway tries again, and a better reader heals it.
+fn unreadable(gateway: GatewayName, body: &[u8]) -> Refusal {
+    let size_bytes = body.len();
+    tracing::error!(gateway = gateway.as_str(), size_bytes, "a signed webhook cannot be read");
+    Refusal::Unreadable
+}
+
+/// Deeper than our reader of JSON goes: what it skips today could not be read tomorrow.
+fn is_too_deep(body: &[u8]) -> bool {
+    const MAX_DEPTH: u32 = 127;
+    let (mut depth, mut is_text, mut is_escaped) = (0_u32, false, false);
+    for byte in body {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' if is_text => is_escaped = true,
+            b'"' => is_text = !is_text,
+            b'[' | b'{' if !is_text => depth += 1,
+            b']' | b'}' if !is_text => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > MAX_DEPTH {
+            return true;
+        }
+    }
+    false
 }
 
 /// The first body of an event wins; another one under its id is worth an alert.
@@ -69,5 +92,31 @@ async fn warn_of_conflict(app: &App, gateway: GatewayName, event_id: &str, body:
             );
         }
         Err(error) => tracing::warn!(%error, "a repeated event was not compared"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn depth_is_counted_outside_of_text() {
+        let nested = |depth| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(!is_too_deep(nested(127).as_bytes()));
+        assert!(is_too_deep(nested(128).as_bytes()));
+        assert!(is_too_deep(&[b'{'; 3_000]));
+        assert!(!is_too_deep(&b"[]".repeat(3_000)));
+        assert!(!is_too_deep(format!("\"{}\"", "[".repeat(3_000)).as_bytes()));
+        assert!(!is_too_deep(format!("\"\\\"{}\"", "[".repeat(3_000)).as_bytes()));
+        assert!(is_too_deep(format!("\"\\\\\"{}", "[".repeat(3_000)).as_bytes()));
+    }
+
+    #[test]
+    fn whatever_our_reader_takes_is_not_too_deep() {
+        for depth in 1..200 {
+            let nested = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+            let is_read = serde_json::from_str::<serde_json::Value>(&nested).is_ok();
+            assert_eq!(is_read, !is_too_deep(nested.as_bytes()), "{depth}");
+        }
     }
 }

@@ -2,15 +2,19 @@
 //! gateway, a clock that stands still, and a queue that is drained on demand.
 #![expect(clippy::unwrap_used, reason = "a test ends where its ground gives way")]
 
+pub mod certificates;
 pub mod database;
+pub mod logs;
 pub mod processes;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use api::ApiState;
+use api::{ApiState, Limits};
 use chrono::{DateTime, Utc};
 use jsonwebtoken::{EncodingKey, Header, encode};
 use reqwest::{Client, Response};
+use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use shared::config::Config;
 use shared::db::PoolSettings;
@@ -41,7 +45,22 @@ pub struct TestApp {
     pub base: String,
     /// Sends requests.
     pub http: Client,
+    /// The API's own state.
+    pub api: ApiState,
+    /// How many of the simulator's events were delivered by [`TestApp::deliver_new`].
+    delivered: AtomicUsize,
     _database: Database,
+}
+
+/// How an application differs from the usual one.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Settings in place of the usual ones.
+    pub settings: Vec<(&'static str, String)>,
+    /// What a connection may take.
+    pub limits: Limits,
+    /// PEM text of roots to trust beside the simulator's.
+    pub more_roots: String,
 }
 
 /// Settings of a process that uses this database and simulator, as in its environment.
@@ -88,21 +107,31 @@ pub async fn simulator() -> Simulator {
 impl TestApp {
     /// Starts an application with the plans Basic (1), Pro (2) and Pack (3).
     pub async fn start() -> Self {
+        Self::start_with(Options::default()).await
+    }
+
+    /// Starts an application that differs from the usual one.
+    pub async fn start_with(options: Options) -> Self {
+        logs::watch();
         let database = Database::create().await;
         let simulator = simulator().await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let bind = listener.local_addr().unwrap().to_string();
-        let roots = database.write("roots.pem", simulator.paypal_root_pem());
-        let settings = settings(&database.url, &bind, &simulator, &roots);
+        let roots = format!("{}{}", simulator.paypal_root_pem(), options.more_roots);
+        let roots = database.write("roots.pem", &roots);
+        let mut settings = settings(&database.url, &bind, &simulator, &roots);
+        settings.extend(options.settings.into_iter().map(|(name, value)| (name.into(), value)));
         let config = Config::read(&|name| settings.get(name).cloned()).unwrap();
         let pool = shared::db::connect(&config.database_url, PoolSettings::API).unwrap();
         let clock = Clock::fixed("2026-11-24T12:00:00Z".parse().unwrap());
         let app = App::new(config, pool, clock.clone()).unwrap();
         make_plans(&app).await;
-        let state = ApiState::new(app.clone()).unwrap();
-        tokio::spawn(api::serve(state, listener, std::future::pending()));
+        let mut api = ApiState::new(app.clone()).unwrap();
+        api.limits = options.limits;
+        tokio::spawn(api::serve(api.clone(), listener, std::future::pending()));
         let base = format!("http://{bind}");
-        Self { app, clock, simulator, base, http: client(), _database: database }
+        let delivered = AtomicUsize::new(0);
+        Self { app, clock, simulator, base, http: client(), api, delivered, _database: database }
     }
 
     /// An address below the contract's base path.
@@ -139,6 +168,68 @@ impl TestApp {
         purchase
     }
 
+    /// Buys with PayPal, approves, delivers what there is and runs the jobs.
+    pub async fn bought_with_paypal(&self, user: &str, plan_id: i32) -> Value {
+        let purchase = self.purchase(user, plan_id, "paypal").await;
+        self.simulator.approve_paypal(text(&purchase, "transaction_id")).unwrap();
+        self.tell().await;
+        purchase
+    }
+
+    /// Delivers all events of both gateways that were not delivered by it before, in their order.
+    pub async fn deliver_new(&self) {
+        let events = self.simulator.events();
+        let from = self.delivered.swap(events.len(), Ordering::SeqCst);
+        for event in &events[from..] {
+            let path = match event.gateway {
+                simulator::Gateway::Stripe => "webhooks/stripe/",
+                simulator::Gateway::PayPal => "webhooks/paypal/",
+            };
+            let answer = self.deliver(path, self.simulator.signed(event), &event.body).await;
+            assert_eq!(answer.status(), 200, "{}", event.kind);
+        }
+    }
+
+    /// Delivers new events and runs the jobs, until nothing new comes of it.
+    pub async fn tell(&self) {
+        while self.simulator.events().len() > self.delivered.load(Ordering::SeqCst) {
+            self.deliver_new().await;
+            self.run_jobs().await;
+        }
+    }
+
+    /// Leaves all events made so far undelivered, as if their webhooks were lost.
+    pub fn lose_events(&self) {
+        self.delivered.store(self.simulator.events().len(), Ordering::SeqCst);
+    }
+
+    /// A service key with scope `admin`.
+    pub async fn operator(&self) -> String {
+        let scopes = [shared::access::Scope::Admin];
+        let key = shared::access::create_key(&self.app, "tests", &scopes, None).await.unwrap();
+        key.expose_secret().to_owned()
+    }
+
+    /// POSTs as an operator; status and body.
+    pub async fn operate(&self, path: &str, body: &Value) -> (u16, Value) {
+        let key = self.operator().await;
+        let request = self.http.post(self.url(&format!("admin/{path}"))).bearer_auth(key);
+        let answer = request.json(body).send().await.unwrap();
+        (answer.status().as_u16(), answer.json().await.unwrap())
+    }
+
+    /// GETs as an operator.
+    pub async fn look(&self, path: &str) -> Value {
+        let key = self.operator().await;
+        let request = self.http.get(self.url(&format!("admin/{path}"))).bearer_auth(key);
+        request.send().await.unwrap().json().await.unwrap()
+    }
+
+    /// One payment of a customer.
+    pub async fn payment(&self, user: &str, purchase: &Value) -> Value {
+        self.get(user, &format!("payments/{}/", text(purchase, "payment_id"))).await
+    }
+
     /// The body of the simulator's event of that kind about this purchase.
     pub fn stripe_event(&self, purchase: &Value, kind: &str) -> Vec<u8> {
         let id = text(purchase, "transaction_id");
@@ -168,7 +259,13 @@ impl TestApp {
         }
     }
 
-    async fn deliver(&self, path: &str, headers: Vec<(String, String)>, body: &[u8]) -> Response {
+    /// POSTs a webhook with these headers.
+    pub async fn deliver(
+        &self,
+        path: &str,
+        headers: Vec<(String, String)>,
+        body: &[u8],
+    ) -> Response {
         let mut request = self.http.post(self.url(path)).body(body.to_vec());
         for (name, value) in headers {
             request = request.header(name, value);
@@ -181,7 +278,7 @@ impl TestApp {
         for _round in 0..10 {
             let soon = self.clock.now() + chrono::Duration::minutes(1);
             let mut jobs = webhooks::due(&self.app, soon).await.unwrap();
-            jobs.extend(payments::due(&self.app, self.clock.now()).await.unwrap());
+            jobs.extend(payments::due(&self.app, soon).await.unwrap());
             jobs.extend(methods::to_read(&self.app, soon).await.unwrap());
             jobs.extend(self.queued().await);
             if jobs.is_empty() {
@@ -212,6 +309,14 @@ impl TestApp {
     /// Fails if an invariant of the books is broken.
     pub async fn assert_books_balance(&self) {
         assert_clean(&self.app.db, self.clock.now()).await;
+    }
+}
+
+/// Fails if an invariant of the tokens is broken; what money entitles to is not looked at.
+pub async fn assert_tokens_balance(db: &sqlx::PgPool, now: DateTime<Utc>) {
+    for finding in check::run(db, now).await.unwrap() {
+        let is_of_money = ["taken_is_entitled", "frozen_is_disputed"].contains(&finding.name);
+        assert!(is_of_money || finding.violations == 0, "{finding:?}");
     }
 }
 
@@ -265,7 +370,8 @@ pub fn client() -> Client {
 /// A token of that user, valid for an hour.
 pub fn token(user: &str) -> String {
     let expires_at = shared::clock::wall_now().timestamp() + 3_600;
-    signed(&json!({ "user_id": user, "token_type": "access", "exp": expires_at }))
+    let email = format!("someone{}", logs::EMAIL_CANARY);
+    signed(&json!({ "user_id": user, "token_type": "access", "exp": expires_at, "email": email }))
 }
 
 /// A token with these claims.

@@ -1,7 +1,8 @@
 //! The real binaries, started and killed.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::fs::OpenOptions;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 /// Builds the binaries of this workspace once, as the tests themselves were built.
@@ -26,15 +27,18 @@ pub struct Process {
 
 impl Process {
     /// Starts a binary with exactly these settings.
-    pub fn start(binary: &std::path::Path, settings: &HashMap<String, String>) -> Self {
-        let child = Command::new(binary)
-            .env_clear()
-            .envs(settings)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+    pub fn start(binary: &Path, settings: &HashMap<String, String>) -> Self {
+        Self::spawn(Command::new(binary).env_clear().envs(settings).stderr(Stdio::null()))
+    }
+
+    /// Starts it so that it adds every detail it can log to a file.
+    pub fn start_logged(binary: &Path, settings: &HashMap<String, String>, log: &Path) -> Self {
+        let log = OpenOptions::new().create(true).append(true).open(log).unwrap();
+        Self::spawn(Command::new(binary).env_clear().envs(settings).env("LOG", "trace").stderr(log))
+    }
+
+    fn spawn(command: &mut Command) -> Self {
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
         Self { child }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,7 +12,6 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{
     CertificateDer, ServerName, SignatureVerificationAlgorithm, TrustAnchor, UnixTime,
 };
-use tokio::sync::Mutex;
 use webpki::{EndEntityCert, KeyUsage, ring as algorithms};
 
 use super::signature::{Environment, Rejection};
@@ -173,16 +172,20 @@ pub fn trust_anchors(pem: Option<&str>) -> Result<Vec<TrustAnchor<'static>>, Str
 /// Chains that passed every check, by address.
 ///
 /// What forged traffic may cause is bounded: 10 fetches a minute over all addresses, one at a
-/// time, a failure remembered for 30 s; and only good chains are kept, at most 16.
+/// time, a failure remembered for 30 s; and only good chains are kept, at most 16. A known chain
+/// is never waited for, and stays in use beyond its day where it cannot be fetched anew.
 pub struct Cache {
     fetcher: Box<dyn FetchCertificate>,
-    state: Mutex<State>,
+    /// Never held while waiting.
+    known: Mutex<Known>,
+    /// Held while fetching: callers wait for one fetch instead of making their own.
+    fetching: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
-struct State {
+struct Known {
     good: HashMap<String, (Arc<Chain>, DateTime<Utc>)>,
-    failed: HashMap<String, DateTime<Utc>>,
+    failed: HashMap<String, (Rejection, DateTime<Utc>)>,
     fetches: VecDeque<DateTime<Utc>>,
 }
 
@@ -198,7 +201,7 @@ const MAX_FETCHES: usize = 10;
 impl Cache {
     /// An empty cache over `fetcher`.
     pub fn new(fetcher: Box<dyn FetchCertificate>) -> Self {
-        Self { fetcher, state: Mutex::default() }
+        Self { fetcher, known: Mutex::default(), fetching: tokio::sync::Mutex::default() }
     }
 
     /// The chain at `url`, checked now; fetched where it is not kept.
@@ -206,33 +209,72 @@ impl Cache {
         &self,
         url: &str,
         now: DateTime<Utc>,
-        check: impl Fn(&Chain) -> Result<(), Rejection>,
+        check: impl Fn(&Chain) -> Result<(), Rejection> + Sync,
     ) -> Result<Arc<Chain>, Rejection> {
-        // Held while fetching: callers wait for one fetch instead of making their own.
-        let mut state = self.state.lock().await;
-        if let Some((chain, until)) = state.good.get(url)
-            && now < *until
-        {
-            let chain = Arc::clone(chain);
-            check(&chain)?;
-            return Ok(chain);
+        if let Some(answer) = self.known().answer(url, now) {
+            return checked(answer?, &check);
         }
-        if state.failed.get(url).is_some_and(|until| now < *until) || !state.may_fetch(now) {
+        let _turn = self.fetching.lock().await;
+        if let Some(answer) = self.known().answer(url, now) {
+            return checked(answer?, &check); // fetched by the caller before us
+        }
+        match self.fetch(url, now, &check).await {
+            Ok(chain) => {
+                self.known().keep(url, &chain, now);
+                Ok(chain)
+            }
+            Err(rejection) => {
+                let old = self.known().good.get(url).map(|(chain, _)| Arc::clone(chain));
+                old.map_or(Err(rejection), |old| checked(old, &check))
+            }
+        }
+    }
+
+    async fn fetch(
+        &self,
+        url: &str,
+        now: DateTime<Utc>,
+        check: &(impl Fn(&Chain) -> Result<(), Rejection> + Sync),
+    ) -> Result<Arc<Chain>, Rejection> {
+        if !self.known().may_fetch(now) {
             return Err(Rejection::CertFetchFailed);
         }
-        let Ok(pem) = self.fetcher.fetch(url).await else {
-            state.failed.retain(|_, until| now < *until);
-            state.failed.insert(url.to_owned(), now + FAILURE_TTL);
-            return Err(Rejection::CertFetchFailed);
-        };
-        let chain = Arc::new(Chain::parse(&pem)?);
-        check(&chain)?;
-        state.keep(url, &chain, now);
-        Ok(chain)
+        let fetched = self.fetcher.fetch(url).await;
+        let chain = fetched
+            .map_err(|FetchFailed| Rejection::CertFetchFailed)
+            .and_then(|pem| Chain::parse(&pem))
+            .and_then(|chain| checked(Arc::new(chain), check));
+        if let Err(rejection) = chain {
+            self.known().fail(url, rejection, now);
+        }
+        chain
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+fn checked(
+    chain: Arc<Chain>,
+    check: &impl Fn(&Chain) -> Result<(), Rejection>,
+) -> Result<Arc<Chain>, Rejection> {
+    check(&chain).map(|()| chain)
+}
+
+impl Known {
+    /// What can be said without fetching; a chain older than a day while its address fails.
+    fn answer(&self, url: &str, now: DateTime<Utc>) -> Option<Result<Arc<Chain>, Rejection>> {
+        let good = self.good.get(url);
+        let is_failing = self.failed.get(url).filter(|(_, until)| now < *until);
+        match (good, is_failing) {
+            (Some((chain, until)), _) if now < *until => Some(Ok(Arc::clone(chain))),
+            (Some((chain, _)), Some(_)) => Some(Ok(Arc::clone(chain))),
+            (None, Some((rejection, _))) => Some(Err(*rejection)),
+            (Some(_) | None, None) => None,
+        }
+    }
+
     /// Counts a fetch, unless there were too many in the last minute.
     fn may_fetch(&mut self, now: DateTime<Utc>) -> bool {
         let minute = now - chrono::Duration::minutes(1);
@@ -246,13 +288,125 @@ impl State {
         may
     }
 
+    /// Remembers a failure; as many as there were fetches in 30 s, at most.
+    fn fail(&mut self, url: &str, rejection: Rejection, now: DateTime<Utc>) {
+        self.failed.retain(|_, (_, until)| now < *until);
+        self.failed.insert(url.to_owned(), (rejection, now + FAILURE_TTL));
+    }
+
     fn keep(&mut self, url: &str, chain: &Arc<Chain>, now: DateTime<Utc>) {
-        if self.good.len() >= MAX_KEPT {
+        self.failed.remove(url);
+        if self.good.len() >= MAX_KEPT && !self.good.contains_key(url) {
             let oldest = self.good.iter().min_by_key(|(_, (_, until))| *until);
             if let Some(oldest) = oldest.map(|(url, _)| url.clone()) {
                 self.good.remove(&oldest);
             }
         }
         self.good.insert(url.to_owned(), (Arc::clone(chain), now + TTL));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    const VECTORS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/vectors");
+
+    /// Serves one chain, or nothing once `is_down`; counts.
+    #[derive(Clone, Default)]
+    struct Served {
+        calls: Arc<AtomicUsize>,
+        at_once: Arc<AtomicUsize>,
+        most_at_once: Arc<AtomicUsize>,
+        is_down: Arc<std::sync::atomic::AtomicBool>,
+    }
+
+    #[async_trait]
+    impl FetchCertificate for Served {
+        async fn fetch(&self, _url: &str) -> Result<Vec<u8>, FetchFailed> {
+            self.calls.fetch_add(1, Ordering::SeqCst);
+            let at_once = self.at_once.fetch_add(1, Ordering::SeqCst) + 1;
+            self.most_at_once.fetch_max(at_once, Ordering::SeqCst);
+            tokio::task::yield_now().await;
+            self.at_once.fetch_sub(1, Ordering::SeqCst);
+            if self.is_down.load(Ordering::SeqCst) {
+                return Err(FetchFailed);
+            }
+            Ok(std::fs::read(format!("{VECTORS}/paypal_certs/sandbox_leaf_chain.pem")).unwrap())
+        }
+    }
+
+    fn start() -> DateTime<Utc> {
+        DateTime::from_timestamp(1_800_000_000, 0).unwrap()
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "stands in for a check that may refuse")]
+    fn fine(_: &Chain) -> Result<(), Rejection> {
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_thousand_addresses_cause_ten_fetches_a_minute_and_sixteen_are_kept() {
+        let served = Served::default();
+        let cache = Cache::new(Box::new(served.clone()));
+        for minute in 0..3 {
+            let now = start() + chrono::Duration::minutes(minute);
+            for index in 0..1_000 {
+                let url = format!("https://x/{minute}-{index}");
+                let _limited = cache.get(&url, now, fine).await;
+            }
+        }
+        assert_eq!(served.calls.load(Ordering::SeqCst), 30);
+        let known = cache.known();
+        assert_eq!((known.good.len(), known.failed.len()), (MAX_KEPT, 0));
+    }
+
+    #[tokio::test]
+    async fn only_chains_that_pass_are_kept_and_a_failure_is_remembered() {
+        let served = Served::default();
+        let cache = Cache::new(Box::new(served.clone()));
+        let bad = |_: &Chain| Err(Rejection::CertUntrusted);
+        for _ in 0..5 {
+            let refused = cache.get("https://x/1", start(), bad).await;
+            assert_eq!(refused.unwrap_err(), Rejection::CertUntrusted);
+        }
+        assert_eq!(served.calls.load(Ordering::SeqCst), 1);
+        assert!(cache.known().good.is_empty());
+        let later = start() + FAILURE_TTL;
+        assert!(cache.get("https://x/1", later, fine).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn many_callers_share_one_fetch() {
+        let served = Served::default();
+        let cache = Arc::new(Cache::new(Box::new(served.clone())));
+        let mut callers = tokio::task::JoinSet::new();
+        for index in 0..50 {
+            let cache = Arc::clone(&cache);
+            let url = format!("https://x/{}", index % 2);
+            callers.spawn(async move { cache.get(&url, start(), fine).await.is_ok() });
+        }
+        assert!(callers.join_all().await.into_iter().all(|is_ok| is_ok));
+        assert_eq!(served.calls.load(Ordering::SeqCst), 2);
+        assert_eq!(served.most_at_once.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn a_known_chain_outlives_its_day_where_it_cannot_be_fetched_anew() {
+        let served = Served::default();
+        let cache = Cache::new(Box::new(served.clone()));
+        cache.get("https://x/1", start(), fine).await.unwrap();
+        served.is_down.store(true, Ordering::SeqCst);
+        let next_day = start() + chrono::Duration::hours(25);
+
+        assert!(cache.get("https://x/1", next_day, fine).await.is_ok());
+        assert!(cache.get("https://x/1", next_day, fine).await.is_ok());
+        let expired = |_: &Chain| Err(Rejection::CertExpired);
+        let refused = cache.get("https://x/1", next_day, expired).await;
+
+        assert_eq!(refused.unwrap_err(), Rejection::CertExpired);
+        assert_eq!(served.calls.load(Ordering::SeqCst), 2);
     }
 }

@@ -47,7 +47,7 @@ impl Dispute {
             amount: objects::amount(self.amount, &self.currency)?,
             stage,
             is_ours: self.livemode == livemode,
-            reason: self.reason,
+            reason: objects::word(self.reason),
         })
     }
 }

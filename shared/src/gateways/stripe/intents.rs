@@ -12,7 +12,7 @@ use stripe_core::PaymentIntentSetupFutureUsage;
 
 use super::errors::{Failure, Refusal, Unreadable};
 use super::lists::{List, PAGE};
-use super::objects::{Intent, Link};
+use super::objects::{Intent, Link, word};
 use super::{Stripe, currency, numbered, told};
 use crate::gateways::{GatewayError, IntentRequest, Object, SavedCharge};
 use crate::ids::PaymentId;
@@ -107,7 +107,7 @@ impl Stripe {
         let mut object = intent.object(self.reading())?;
         object.facts.is_declined = true;
         // The error says more than the intent: the bank's advice.
-        let code = refusal.decline.failure_code();
+        let code = word(refusal.decline.failure_code());
         object.facts.failure_code = code.or(object.facts.failure_code);
         object.facts.failure = object.facts.failure.or_else(|| refusal.decline.message());
         Ok(object)

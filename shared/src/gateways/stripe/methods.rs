@@ -38,14 +38,14 @@ impl Method {
         let (brand, last_four, expires) = match self.card {
             Some(card) => {
                 let month = card.exp_month.filter(|month| (1..=12).contains(month));
-                (card.brand, card.last4, month.zip(card.exp_year))
+                (objects::word(card.brand), objects::word(card.last4), month.zip(card.exp_year))
             }
             None => (None, None, None),
         };
         Ok(Some(SavedMethod {
             id: objects::storable(self.id)?,
             gateway_customer: Some(customer),
-            kind: self.kind,
+            kind: objects::storable(self.kind)?,
             brand,
             last_four,
             expires,

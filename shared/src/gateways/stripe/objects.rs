@@ -70,7 +70,7 @@ pub(super) struct Intent {
     setup_future_usage: Option<String>,
 }
 
-/// Where an intent stands. A word that Stripe may add later is no status to book by.
+/// Where an intent stands.
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Status {
@@ -81,6 +81,9 @@ enum Status {
     Processing,
     Succeeded,
     Canceled,
+    /// A word that Stripe added since: nothing is booked by it.
+    #[serde(other)]
+    Unknown,
 }
 
 impl Intent {
@@ -93,7 +96,8 @@ impl Intent {
             | Status::RequiresCapture
             | Status::Processing
             | Status::Succeeded
-            | Status::Canceled => true,
+            | Status::Canceled
+            | Status::Unknown => true,
         }
     }
 
@@ -109,6 +113,9 @@ impl Intent {
     /// Our words for it.
     pub(super) fn object(self, reading: Reading) -> Result<Object, Unreadable> {
         let id = storable(self.id)?;
+        if self.status == Status::Unknown {
+            return Err(Unreadable("the intent's status".to_owned()));
+        }
         let next = next(self.status, self.client_secret);
         let is_paid = self.status == Status::Succeeded;
         let customer = self.customer.and_then(Link::into_id);
@@ -127,7 +134,7 @@ impl Intent {
             is_voided: self.status == Status::Canceled,
             is_processing: self.status == Status::Processing,
             is_approved: false,
-            failure_code: failure.as_ref().and_then(Decline::failure_code),
+            failure_code: word(failure.as_ref().and_then(Decline::failure_code)),
             failure: failure.as_ref().and_then(Decline::message),
         };
         Ok(Object {
@@ -150,9 +157,11 @@ fn next(status: Status, client_secret: Option<String>) -> Next {
         Status::RequiresPaymentMethod | Status::RequiresConfirmation | Status::RequiresAction => {
             true
         }
-        Status::RequiresCapture | Status::Processing | Status::Succeeded | Status::Canceled => {
-            false
-        }
+        Status::RequiresCapture
+        | Status::Processing
+        | Status::Succeeded
+        | Status::Canceled
+        | Status::Unknown => false,
     };
     match client_secret.filter(|_| is_open) {
         Some(secret) => Next::ClientSecret(secret.into()),
@@ -169,6 +178,11 @@ pub(super) fn amount(units: i64, currency: &str) -> Result<Money, Unreadable> {
 /// An id that may be stored.
 pub(super) fn storable(id: String) -> Result<String, Unreadable> {
     if is_storable(&id) { Ok(id) } else { Err(Unreadable("the object's id".to_owned())) }
+}
+
+/// A code of Stripe's, if it may be stored.
+pub(super) fn word(code: Option<String>) -> Option<String> {
+    code.filter(|code| is_storable(code))
 }
 
 #[cfg(test)]
@@ -232,13 +246,20 @@ mod tests {
 
     #[test]
     fn an_unknown_status_or_a_strange_amount_is_not_read() {
-        let strange = [
-            ("half_paid", json!({})),
-            ("succeeded", json!({ "amount": "1099" })),
-            ("succeeded", json!({ "amount": 10.99 })),
-        ];
-        for (status, more) in strange {
-            assert!(serde_json::from_value::<Intent>(intent(status, &more)).is_err(), "{status}");
+        let reading = Reading { livemode: false, at: DateTime::UNIX_EPOCH };
+        let unknown: Intent = serde_json::from_value(intent("half_paid", &json!({}))).unwrap();
+        assert!(unknown.object(reading).is_err());
+        for amount in [json!("1099"), json!(10.99)] {
+            let strange = intent("succeeded", &json!({ "amount": amount }));
+            assert!(serde_json::from_value::<Intent>(strange).is_err(), "{amount}");
         }
+    }
+
+    #[test]
+    fn what_cannot_be_stored_is_left_out() {
+        let error = json!({ "code": "a\u{0}b", "message": "a\u{0}b" });
+        let facts = read("requires_payment_method", &json!({ "last_payment_error": error })).facts;
+        assert!(facts.is_declined && facts.failure_code.is_none());
+        assert_eq!(facts.failure.as_deref(), Some("a b"));
     }
 }

@@ -54,7 +54,7 @@ impl Refund {
             status,
             names_refund: self.metadata.and_then(|mut metadata| metadata.remove("refund_id")),
             is_ours: true,
-            failure_code: self.failure_reason,
+            failure_code: objects::word(self.failure_reason),
         })
     }
 }
