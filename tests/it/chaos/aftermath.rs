@@ -79,7 +79,7 @@ impl Aftermath {
                 }
             }
             Fate::Contested(end) => self.contest(end),
-            Fate::AskedAbout => drop(self.open_dispute(true)),
+            Fate::AskedAbout => self.ask_about(),
             Fate::Reversed => match self.truth.gateway {
                 Gateway::PayPal => drop(self.world.app.simulator.reverse_paypal(self.capture())),
                 Gateway::Stripe => self.contest(End::Lost),
@@ -140,6 +140,15 @@ impl Aftermath {
                 simulator.open_stripe_dispute(&self.truth.object_id, is_inquiry, None)
             }
             Gateway::PayPal => simulator.open_paypal_dispute(self.capture(), is_inquiry),
+        }
+    }
+
+    /// At PayPal an inquiry always becomes a claim: its money counts as held from the first day.
+    fn ask_about(&self) {
+        if let Ok(dispute) = self.open_dispute(true)
+            && self.truth.gateway == Gateway::PayPal
+        {
+            drop(self.world.app.simulator.escalate_paypal_dispute(&dispute));
         }
     }
 
