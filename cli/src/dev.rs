@@ -10,8 +10,9 @@ use std::process::ExitCode;
 use ::simulator::{Settings as SimulatorSettings, Simulator};
 use api::ApiState;
 use postgres::{Postgres, Settings as PostgresSettings, Slot, claim_slot, reachable_dir};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
+use shared::access::{self, Scope};
 use shared::clock::wall_now;
 use shared::config::Config;
 use shared::db::{self, PoolSettings};
@@ -63,11 +64,12 @@ pub(crate) async fn run(options: &Options) -> Done {
     std::fs::write(&roots, simulator.paypal_root_pem())?;
     let config = config(&database, address, &secrets, &simulator, &roots)?;
     let app = prepare(config).await?;
+    let service_key = service_key(&app, &slot.path).await?;
     let (stop, stopped) = watch::channel(false);
     let serving =
         tokio::spawn(api::serve(ApiState::new(app.clone())?, listener, wait(stopped.clone())));
     let working = tokio::spawn(worker::serve(app, wait(stopped)));
-    announce(options, &database, address, &secrets, &simulator)?;
+    announce(options, &database, address, (&secrets, &service_key), &simulator)?;
     shared::app::stop_signal().await;
     stop.send_replace(true);
     serving.await??;
@@ -137,20 +139,37 @@ impl Secrets {
     }
 }
 
+/// The data folder's service key with every scope, made where there is none that is good.
+async fn service_key(app: &App, folder: &Path) -> Result<SecretString, Box<dyn std::error::Error>> {
+    let path = folder.join("service-key");
+    if let Ok(kept) = std::fs::read_to_string(&path)
+        && access::verify_key(app, &kept).await.is_ok()
+    {
+        return Ok(kept.into());
+    }
+    let key = access::create_key(app, "development", &Scope::ALL, None).await?;
+    write_privately(&path, key.expose_secret())?;
+    Ok(key)
+}
+
 /// 32 random hex digits, in a file that only its owner reads.
 fn new_secret(path: &Path) -> std::io::Result<String> {
-    use std::io::Write as _;
-    use std::os::unix::fs::OpenOptionsExt as _;
     let mut random = [0; 16];
     std::fs::File::open("/dev/urandom")?.read_exact(&mut random)?;
     let mut seed = String::new();
     for byte in random {
         write!(seed, "{byte:02x}").expect("text grows");
     }
+    write_privately(path, &seed)?;
+    Ok(seed)
+}
+
+fn write_privately(path: &Path, text: &str) -> std::io::Result<()> {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
     let mut options = std::fs::OpenOptions::new();
     let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    file.write_all(seed.as_bytes())?;
-    Ok(seed)
+    file.write_all(text.as_bytes())
 }
 
 async fn simulate(address: SocketAddr, secrets: &Secrets) -> std::io::Result<Simulator> {
@@ -232,7 +251,7 @@ fn announce(
     options: &Options,
     database: &Postgres,
     address: SocketAddr,
-    secrets: &Secrets,
+    (secrets, service_key): (&Secrets, &SecretString),
     simulator: &Simulator,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let api = format!("http://{address}/api/v1/billing");
@@ -246,6 +265,7 @@ fn announce(
             "paypal": simulator.paypal_url(),
             "database_url": database.url("tollgate"),
             "customer": { "user_id": CUSTOMERS[0], "token": first },
+            "service_key": service_key.expose_secret(),
             "jwt_secret": secrets.jwt,
             "stripe_secret_key": SimulatorSettings::default().stripe_secret_key,
             "stripe_webhook_secret": secrets.stripe_webhook,
@@ -259,6 +279,7 @@ fn announce(
     } else {
         ""
     };
+    let key = service_key.expose_secret();
     let stripe = simulator.stripe_url().trim_end_matches('/');
     let paypal = simulator.paypal_url().trim_end_matches('/');
     say(format!(
@@ -284,6 +305,13 @@ The same with PayPal, as another customer:
   curl -s {paypal}/checkoutnow -d token=$ID -d action=pay -o /dev/null; sleep 2
   curl -s {api}/subscription/ -H \"Authorization: Bearer $T\"
   curl -s {api}/tokens/consume/ -H \"Authorization: Bearer $T\" -H 'Content-Type: application/json' -d '{{\"tokens\": 10}}'
+
+As an operator, refund 5.00 of that payment; its share of the tokens goes too:
+
+  K={key}
+  P=$(curl -s {api}/payments/ -H \"Authorization: Bearer $T\" | sed 's/.*\"id\":\"\\([^\"]*\\)\".*/\\1/')
+  curl -s {api}/admin/payments/$P/refund/ -H \"Authorization: Bearer $K\" -H 'Content-Type: application/json' -d '{{\"amount\": \"5.00\", \"reason\": \"demo\"}}'
+  curl -s {api}/subscription/ -H \"Authorization: Bearer $T\"
 ",
         database.url("tollgate")
     ));

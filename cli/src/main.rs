@@ -1,9 +1,11 @@
 //! `tollgate`: the operator's command, and the newcomer's. Without a verb it is `tollgate dev`.
 
+mod api_key;
 mod check;
 #[cfg(feature = "dev")]
 mod dev;
 mod migrate;
+mod reconcile;
 #[cfg(feature = "dev")]
 mod simulator;
 #[cfg(feature = "dev")]
@@ -33,6 +35,11 @@ enum Verb {
     Migrate,
     /// Checks the invariants of the books; exit code 1 if one is broken.
     Check(check::Options),
+    /// Compares every payment with its gateway, both ways; heals what is safe, lists the rest.
+    Reconcile(reconcile::Options),
+    /// Makes and revokes keys of services.
+    #[command(subcommand)]
+    ApiKey(api_key::Verb),
     /// Prints a customer's token for development, signed with `JWT_HS256_SECRET`.
     #[cfg(feature = "dev")]
     Token(token::Options),
@@ -52,6 +59,8 @@ async fn main() -> ExitCode {
         Some(Verb::Simulator(options)) => simulator::run(&options).await,
         Some(Verb::Migrate) => migrate::run().await,
         Some(Verb::Check(options)) => check::run(&options).await,
+        Some(Verb::Reconcile(options)) => reconcile::run(&options).await,
+        Some(Verb::ApiKey(verb)) => api_key::run(&verb).await,
         #[cfg(feature = "dev")]
         Some(Verb::Token(options)) => token::run(&options),
     };

@@ -507,7 +507,9 @@ async fn case_80_a_payment_id_that_is_an_attack_names_no_payment() {
     app.run_jobs().await;
 
     assert_eq!(statuses(&app).await.as_deref(), Some("quarantined"));
-    assert_eq!(app.get("42", "payments/").await[0]["status"], "pending");
+    // Its own intent was paid, which asking the gateway brought to light; the attacks did nothing.
+    assert_eq!(app.get("42", "payments/").await[0]["status"], "completed");
+    assert_eq!(app.scalar("select count(*) from grants").await, 1);
     assert!(logs::alerts().iter().all(|line| line.trim_end().lines().count() == 1));
     assert_eq!(alerts_with("forged line"), 0);
 }

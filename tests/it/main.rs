@@ -10,6 +10,7 @@ mod hostile;
 mod hostile_paypal;
 mod hostile_stripe;
 mod hostile_transport;
+mod lifecycle;
 mod paypal;
 mod paypal_gateway;
 mod purchase;

@@ -396,8 +396,9 @@ async fn a_second_capture_of_one_payment_is_refunded_by_itself() {
     app.tell().await;
 
     let truth = app.simulator.truth();
-    let of = |id: &str| truth.iter().find(|truth| truth.object_id == id).unwrap();
-    assert_eq!(of(text(&stray, "id")).refunded_minor, 1_500);
+    // The earlier stays; within one second of Stripe's clock either may be it.
+    let refunded = truth.iter().filter(|truth| truth.refunded_minor == 1_500).count();
+    assert_eq!(refunded, 1);
     assert_eq!(
         truth.iter().map(|truth| truth.captured_minor - truth.refunded_minor).sum::<i64>(),
         1_500

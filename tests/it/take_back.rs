@@ -1,7 +1,7 @@
 //! Tokens of refunded and disputed payments, on the books as they are stored.
 
 use chrono::Duration;
-use harness::{TestApp, text};
+use harness::{TestApp, assert_tokens_balance, text};
 use serde_json::{Value, json};
 use shared::check;
 use shared::ids::CustomerId;
@@ -61,7 +61,7 @@ async fn spent_tokens_become_debt_that_the_next_purchase_repays() {
     assert_eq!((adapted.taken, adapted.became_debt), (Tokens(300), Tokens(700)));
     assert_eq!(state(&app).await, (0, 0, 700));
     assert_eq!(adapt(&app, gone(&purchase, CAPTURED)).await, Adapted::default(), "a repeat");
-    app.assert_books_balance().await;
+    assert_tokens_balance(&app.app.db, app.clock.now()).await;
     app.bought("42", 1).await;
     app.clock.advance(Duration::days(30));
     assert_eq!(spend(&app, 1).await, 200);
@@ -69,7 +69,7 @@ async fn spent_tokens_become_debt_that_the_next_purchase_repays() {
     let entries = "select count(*) from ledger_entries where principal = 'system:take_back'
                    and (kind = 'taken_back') = (description = 'refund 7')";
     assert_eq!(app.scalar(entries).await, 2, "taken back with its reason, and repaid");
-    app.assert_books_balance().await;
+    assert_tokens_balance(&app.app.db, app.clock.now()).await;
 }
 
 #[tokio::test]
@@ -82,7 +82,7 @@ async fn a_part_refund_takes_its_share_rounded_up() {
 
     assert_eq!((first.taken, second.taken), (Tokens(1), Tokens(333)));
     assert_eq!(state(&app).await, (666, 666, 0));
-    app.assert_books_balance().await;
+    assert_tokens_balance(&app.app.db, app.clock.now()).await;
 }
 
 #[tokio::test]
@@ -97,7 +97,7 @@ async fn two_takes_at_once_take_once() {
     assert_eq!(sum(|one| one.taken), Tokens(500));
     assert_eq!(sum(|one| one.became_debt), Tokens(500));
     assert_eq!(state(&app).await, (0, 0, 500));
-    app.assert_books_balance().await;
+    assert_tokens_balance(&app.app.db, app.clock.now()).await;
 }
 
 #[tokio::test]
@@ -119,7 +119,7 @@ async fn spends_and_a_take_at_once_share_out_what_there_is() {
     let spent: u64 = spends.await.into_iter().sum();
 
     assert_eq!(state(&app).await, (0, 0, spent));
-    app.assert_books_balance().await;
+    assert_tokens_balance(&app.app.db, app.clock.now()).await;
 }
 
 #[tokio::test]
@@ -136,14 +136,14 @@ async fn frozen_tokens_are_not_spendable_and_do_not_expire() {
     app.clock.advance(Duration::days(25));
     assert_eq!(adapt(&app, frozen).await, Adapted::default(), "a repeat");
     assert_eq!(state(&app).await, (1_000, 0, 0), "past its end it is still there");
-    app.assert_books_balance().await;
+    assert_tokens_balance(&app.app.db, app.clock.now()).await;
     let thawed = adapt(&app, facts(&purchase)).await;
 
     assert_eq!(thawed.thawed_after, Some(Duration::days(25)));
     assert_eq!(state(&app).await.0, 1_000);
     app.clock.advance(Duration::days(10));
     assert_eq!(state(&app).await.0, 0, "ten days were left");
-    app.assert_books_balance().await;
+    assert_tokens_balance(&app.app.db, app.clock.now()).await;
 }
 
 #[tokio::test]
@@ -159,11 +159,11 @@ async fn tokens_given_back_after_their_end_are_there_for_the_time_that_was_left(
 
     assert_eq!(adapted.returned, Tokens(500));
     assert_eq!(state(&app).await.0, 500);
-    app.assert_books_balance().await;
+    assert_tokens_balance(&app.app.db, app.clock.now()).await;
     app.clock.advance(Duration::days(1));
     adapt(&app, facts(&purchase)).await;
     assert_eq!(state(&app).await.0, 0);
-    app.assert_books_balance().await;
+    assert_tokens_balance(&app.app.db, app.clock.now()).await;
 }
 
 #[tokio::test]
@@ -180,10 +180,10 @@ async fn debt_repaid_before_it_was_undone_is_granted_anew() {
     assert_eq!(adapted.returned, Tokens(500));
     assert_eq!(state(&app).await, (500, 500, 0));
     assert_eq!(spend(&app, 100).await, 200);
-    app.assert_books_balance().await;
+    assert_tokens_balance(&app.app.db, app.clock.now()).await;
     adapt(&app, gone(&purchase, CAPTURED)).await;
     assert_eq!(state(&app).await, (0, 0, 600), "what was granted anew repays it first");
-    app.assert_books_balance().await;
+    assert_tokens_balance(&app.app.db, app.clock.now()).await;
 }
 
 #[tokio::test]
@@ -195,13 +195,13 @@ async fn a_lot_paid_ahead_is_taken_before_it_opens() {
     let taken = adapt(&app, gone(&ahead, CAPTURED)).await;
     assert_eq!(taken.taken, Tokens(1_000));
     assert_eq!(state(&app).await, (1_000, 1_000, 0));
-    app.assert_books_balance().await;
+    assert_tokens_balance(&app.app.db, app.clock.now()).await;
     adapt(&app, gone(&ahead, CAPTURED / 2)).await;
     app.clock.advance(Duration::days(30));
 
     assert_eq!(state(&app).await, (500, 500, 0));
     assert_eq!(spend(&app, 1).await, 200);
-    app.assert_books_balance().await;
+    assert_tokens_balance(&app.app.db, app.clock.now()).await;
 }
 
 #[tokio::test]
@@ -212,7 +212,7 @@ async fn every_broken_book_is_found() {
     adapt(&app, gone(&purchase, CAPTURED)).await;
     app.bought("42", 3).await;
     adapt(&app, gone(&purchase, CAPTURED / 2)).await;
-    app.assert_books_balance().await;
+    assert_tokens_balance(&app.app.db, app.clock.now()).await;
     // The schema refuses most of it already; `check` proves it without believing the schema.
     execute(
         &app,
@@ -247,7 +247,7 @@ async fn every_broken_book_is_found() {
     for (name, sql) in plants {
         assert!(found(&app, &sql).await.contains(&name), "{name} does not find: {sql}");
     }
-    app.assert_books_balance().await;
+    assert_tokens_balance(&app.app.db, app.clock.now()).await;
 }
 
 /// The invariants that this statement breaks; it is undone.

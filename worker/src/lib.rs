@@ -33,7 +33,7 @@ pub async fn run(app: &App, job: Job) -> Result<(), Error> {
     match job {
         Job::ProcessWebhookEvent { event_id, .. } => webhooks::process(app, event_id).await,
         Job::CapturePayment { customer_id, payment_id, .. } => {
-            match payments::capture(app, customer_id, payment_id).await {
+            match payments::capture_approved(app, customer_id, payment_id).await {
                 Ok(_) => Ok(()),
                 Err(error) => only_temporary(error),
             }

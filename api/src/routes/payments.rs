@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use shared::customers::Identity;
 use shared::gateways::{Form, GatewayName, Next};
 use shared::ids::PaymentId;
+use shared::methods;
 use shared::payments::{self, PaymentMethod, PaymentStatus, PaymentView, Purchase, Purchased};
 use shared::subscriptions;
 
@@ -57,7 +58,8 @@ pub(crate) async fn purchase(
 
 async fn subscription_of(state: &ApiState, customer: &Identity) -> Result<Value, Problem> {
     let view = subscriptions::current(&state.app, customer.id).await?;
-    Ok(subscription::body(&view, state.app.clock.now()))
+    let is_on_file = methods::is_on_file(&state.app, customer.id).await?;
+    Ok(subscription::body(&view, is_on_file, state.app.clock.now()))
 }
 
 fn purchase_answer(state: &ApiState, purchased: &Purchased, method: PaymentMethod) -> Value {
@@ -171,13 +173,20 @@ pub(crate) async fn paypal_return(
     Ok(go_on(redirect.success_url, redirect.payment_id, status.as_str()))
 }
 
-/// The payer's browser after cancelling. The order stays payable until PayPal says otherwise.
+/// The payer's browser after cancelling: PayPal is asked before anything is cancelled.
 pub(crate) async fn paypal_cancel(
     State(state): State<ApiState>,
     Query(Token { token }): Query<Token>,
 ) -> Result<Response, Problem> {
     let redirect = payments::redirect_of(&state.app, &token).await?;
-    Ok(go_on(redirect.cancel_url, redirect.payment_id, PaymentStatus::Pending.as_str()))
+    let status = match payments::cancel_order(&state.app, &token).await {
+        Ok(status) => status,
+        Err(error) => {
+            tracing::warn!(%error, "not cancelled on return; it ends by itself");
+            PaymentStatus::Pending
+        }
+    };
+    Ok(go_on(redirect.cancel_url, redirect.payment_id, status.as_str()))
 }
 
 /// To the application's page where it gave one, else a plain answer.

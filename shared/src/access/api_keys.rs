@@ -20,6 +20,9 @@ pub enum Scope {
 }
 
 impl Scope {
+    /// Every scope.
+    pub const ALL: [Self; 1] = [Self::Admin];
+
     /// The word in requests and in the database.
     pub const fn as_str(self) -> &'static str {
         match self {

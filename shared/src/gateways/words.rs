@@ -424,6 +424,8 @@ pub enum GatewayEvent {
     Snapshot(Box<Object>),
     /// Something happened to this object: read it.
     ReadObject(String),
+    /// The buyer approved this object (again): read it, and take its money.
+    Approved(String),
     /// Something happened to this capture: read it to learn its object.
     ReadCapture(String),
     /// A signed snapshot of a refund that is final, believed once it equals ours.
@@ -458,6 +460,8 @@ pub enum GatewayEvent {
     CustomerGone(String),
     /// Of no use to us.
     Ignored(&'static str),
+    /// Sent to the wrong installation: ignored, with an alert.
+    Misdirected(&'static str),
 }
 
 /// A stored event that cannot be read: it needs a person.

@@ -7,7 +7,7 @@ use super::store;
 use crate::App;
 use crate::customers::{self, Identity};
 use crate::error::Error;
-use crate::gateways::{CustomerRequest, GatewayName};
+use crate::gateways::{CustomerRequest, GatewayError, GatewayName};
 use crate::ids::CustomerId;
 
 /// The gateway's record of a customer, made if there is none. May be repeated: its number is in
@@ -28,7 +28,15 @@ pub async fn gateway_customer(
         email: identity.email.clone(),
         name: identity.name.clone(),
     };
-    let id = app.gateways.get(gateway)?.create_customer(&request).await?;
+    let id = match app.gateways.get(gateway)?.create_customer(&request).await {
+        Err(GatewayError::Bug { code }) => {
+            // His name changed since a creation that was never answered: a new key for it.
+            let mut db = app.db.acquire().await?;
+            store::give_up_record(&mut db, identity.id, (gateway, attempt)).await?;
+            return Err(GatewayError::Unavailable(code).into());
+        }
+        created => created?,
+    };
     let now = app.clock.now();
     let mut tx = app.db.begin().await?;
     if !store::own(&mut tx, gateway, &id, identity.id, now).await? {

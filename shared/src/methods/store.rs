@@ -331,3 +331,27 @@ pub(super) async fn set_record_gone(
     .await
     .map(drop)
 }
+
+/// Marks a record whose creation cannot be asked for again as gone.
+pub(super) async fn give_up_record(
+    db: &mut PgConnection,
+    customer_id: CustomerId,
+    (gateway, attempt): (GatewayName, u32),
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        r#"
+        update gateway_customers
+        set is_gone = true
+        where customer_id = $1
+          and gateway = $2
+          and attempt = $3
+          and gateway_customer_id is null
+        "#,
+        customer_id as _,
+        gateway as _,
+        i32::try_from(attempt).expect("a small number"),
+    )
+    .execute(db)
+    .await
+    .map(drop)
+}

@@ -1,17 +1,37 @@
 //! Taking the money of an order that the buyer approved.
 
 use super::object::heard;
+use super::settle::Owner;
 use super::{Payment, PaymentStatus, store};
 use crate::App;
 use crate::error::Error;
+use crate::gateways::ObjectFacts;
 use crate::ids::{CustomerId, PaymentId};
 
-/// Captures the payment's approved objects and books them. May be repeated, also at the same time:
-/// PayPal captures once, and the books take each fact once.
+/// Captures what the payer approved, as he says, and books it. May be repeated, also at the same
+/// time: PayPal captures once, and the books take each fact once.
 pub async fn capture(
     app: &App,
     customer_id: CustomerId,
     payment_id: PaymentId,
+) -> Result<PaymentStatus, Error> {
+    capture_those(app, (customer_id, payment_id), |_| true).await
+}
+
+/// The same for those objects only that are known as approved and not declined since: what a job
+/// does, which may be late.
+pub async fn capture_approved(
+    app: &App,
+    customer_id: CustomerId,
+    payment_id: PaymentId,
+) -> Result<PaymentStatus, Error> {
+    capture_those(app, (customer_id, payment_id), |facts| facts.is_approved).await
+}
+
+async fn capture_those(
+    app: &App,
+    (customer_id, payment_id): Owner,
+    is_wanted: impl Fn(&ObjectFacts) -> bool,
 ) -> Result<PaymentStatus, Error> {
     let mut db = app.db.acquire().await?;
     let mut payment =
@@ -23,7 +43,8 @@ pub async fn capture(
     }
     for object in objects {
         let is_done = payment.completed_at.is_some();
-        if is_done || object.facts.is_voided || object.facts.captured.is_some() {
+        let is_open = !object.facts.is_voided && object.facts.captured.is_none();
+        if is_done || !is_open || !is_wanted(&object.facts) {
             continue;
         }
         payment = capture_object(app, &payment, &object.id).await?;
@@ -43,10 +64,4 @@ async fn capture_object(app: &App, payment: &Payment, object_id: &str) -> Result
         store::count_declined_capture(&mut db, payment, object_id, attempt).await?;
     }
     heard(app, payment, &object).await
-}
-
-/// Captures the order that a browser brought back from PayPal.
-pub async fn capture_order(app: &App, order_id: &str) -> Result<PaymentStatus, Error> {
-    let redirect = super::redirect_of(app, order_id).await?;
-    capture(app, redirect.customer_id, redirect.payment_id).await
 }

@@ -65,6 +65,9 @@ pub(super) async fn ask(app: &App, payment: &Payment) -> Result<(PaymentStatus, 
     let object = match asked {
         Ok(object) => object,
         Err(GatewayError::Declined { code }) => return decline(app, payment, &code).await,
+        Err(GatewayError::NotFound) => {
+            return decline(app, payment, "payment_method_gone").await;
+        }
         Err(error) => return Err(error.into()),
     };
     super::learn::remember_object(app, payment, &object).await?;

@@ -340,5 +340,5 @@ async fn unknown(
 
 /// Text of a stranger's, fit for a terminal.
 fn printable(text: &str) -> String {
-    text.chars().filter(|letter| letter.is_ascii_graphic()).take(80).collect()
+    text.chars().filter(char::is_ascii_graphic).take(80).collect()
 }

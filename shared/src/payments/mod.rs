@@ -18,11 +18,12 @@ mod settle;
 mod status;
 mod store;
 mod sweep;
+mod visit;
 
 use chrono::{DateTime, Utc};
 
 pub use cancel::cancel;
-pub use capture::{capture, capture_order};
+pub use capture::{capture, capture_approved};
 pub use charge::{Charge, charge_saved};
 pub use compare::{Difference, DifferenceKind, compare, compare_one};
 pub use confirm::confirm;
@@ -36,9 +37,12 @@ pub use redirect::{
 pub use refund::{
     Quote, Refund, RefundWish, quote, refund, refunds_of, send_refund, settle_refund,
 };
-pub use settle::{Owner, Settled, Verdict, owner_of, owner_of_capture, settle, settle_dispute};
+pub use settle::{
+    Owner, Settled, Verdict, owner_of, owner_of_capture, settle, settle_approval, settle_dispute,
+};
 pub use status::PaymentStatus;
 pub use sweep::due;
+pub use visit::{cancel_order, capture_order};
 
 use crate::gateways::{Form, GatewayName};
 use crate::ids::{CustomerId, PaymentId, SubscriptionId};

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Duration, Utc};
 
 use super::object::{heard, read};
-use super::{Payment, PaymentStatus, cancel, capture, charge, learn, store};
+use super::{Payment, PaymentStatus, cancel, capture_approved, charge, learn, store};
 use crate::App;
 use crate::error::Error;
 use crate::gateways::GatewayName;
@@ -99,10 +99,9 @@ pub(super) async fn ask(app: &App, payment: &Payment) -> Result<PaymentStatus, E
     let mut after = payment.clone();
     for object in objects.iter().filter(|object| !object.facts.is_voided) {
         let read = read(gateway, payment, &object.id).await?;
-        let is_to_capture = read.facts.is_approved && !object.facts.is_voided;
         after = heard(app, payment, &read).await?;
-        if is_to_capture {
-            after.status = capture(app, payment.customer_id, payment.id).await?;
+        if read.facts.is_approved {
+            after.status = capture_approved(app, payment.customer_id, payment.id).await?;
         }
     }
     Ok(after.status)

@@ -349,6 +349,11 @@ pub async fn settle_refund(
             told.amount.currency, payment.amount.currency
         )));
     }
+    let gateway = payment.method.gateway();
+    if store::disputes::stage_of(db, &payment, gateway, &told.id).await?.is_some() {
+        // PayPal lists its reversals among the refunds: that money is counted as lost already.
+        return Ok(reckon(db, &payment, now).await?.into());
+    }
     let refunds = store::refunds::of_payment(db, &payment).await?;
     let by_id = refunds.iter().find(|refund| refund.gateway_refund_id.as_ref() == Some(&told.id));
     let named = told.names_refund.as_deref().and_then(|id| id.parse::<RefundId>().ok());

@@ -114,6 +114,21 @@ pub async fn settle(
     Ok(settled)
 }
 
+/// Books what an object says whose buyer approved it (again): also after a declined capture, which
+/// the object itself does not show.
+pub async fn settle_approval(
+    db: &mut PgConnection,
+    owner: Owner,
+    object: &Object,
+    now: DateTime<Utc>,
+) -> Result<Settled, Error> {
+    let payment = lock(db, owner).await?;
+    if object.facts.is_approved && mismatch(&payment, object).is_none() {
+        store::set_approved(db, &payment, &object.id, now).await?;
+    }
+    settle(db, owner, object, now).await
+}
+
 /// Merges what one object says into what is known of it; whether its capture is ours to make.
 async fn record(
     db: &mut PgConnection,

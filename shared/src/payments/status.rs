@@ -42,7 +42,11 @@ pub(super) fn merge(known: ObjectFacts, told: &ObjectFacts) -> ObjectFacts {
     let is_open = captured.is_none() && !is_voided;
     ObjectFacts {
         is_processing: is_open && told.is_processing,
-        is_approved: is_open && (known.is_approved || told.is_approved),
+        // PayPal shows a declined order as approved still: only the buyer's next approval, which
+        // the caller knows of, is one.
+        is_approved: is_open
+            && !told.is_declined
+            && (known.is_approved || (told.is_approved && !known.is_declined)),
         failure: told.failure.clone().or(known.failure),
         failure_code: told.failure_code.clone().or(known.failure_code),
         captured,

@@ -717,7 +717,6 @@ pub(super) async fn approved_before(
         where approved_at < $1
           and captured_at is null
           and not is_voided
-          and not is_declined
           and not is_processing
         order by approved_at
         limit $2
@@ -804,4 +803,58 @@ pub(super) async fn set_declined(
     .execute(db)
     .await
     .map(drop)
+}
+
+/// Marks an object as approved (again) by its buyer.
+pub(super) async fn set_approved(
+    db: &mut PgConnection,
+    payment: &Payment,
+    object_id: &str,
+    now: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        r#"
+        update payment_objects
+        set approved_at = $4
+        where customer_id = $1
+          and payment_id = $2
+          and object_id = $3
+          and approved_at is null
+          and captured_at is null
+          and not is_voided
+        "#,
+        payment.customer_id as _,
+        payment.id as _,
+        object_id,
+        now,
+    )
+    .execute(db)
+    .await
+    .map(drop)
+}
+
+/// Takes the turn of a browser without a token; false where another had it since `quiet`.
+pub(super) async fn visit(
+    db: &mut PgConnection,
+    customer_id: CustomerId,
+    id: PaymentId,
+    now: DateTime<Utc>,
+    quiet: DateTime<Utc>,
+) -> sqlx::Result<bool> {
+    let updated = sqlx::query!(
+        r#"
+        update payments
+        set visited_at = $3
+        where customer_id = $1
+          and id = $2
+          and (visited_at is null or visited_at <= $4)
+        "#,
+        customer_id as _,
+        id as _,
+        now,
+        quiet,
+    )
+    .execute(db)
+    .await?;
+    Ok(updated.rows_affected() == 1)
 }

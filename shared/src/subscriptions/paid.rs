@@ -114,16 +114,12 @@ async fn set_end(
 ) -> Result<(), Error> {
     let periods = store::periods(db, customer_id, id).await?;
     let last = periods.iter().map(|period| period.ends_at).max();
-    match last.filter(|end| *end > now) {
-        Some(end) => {
-            store::reopen(db, customer_id, id, Some(end), now).await?;
-            allow(db, customer_id, id, Some(end), now).await
-        }
-        None => {
-            store::end(db, customer_id, id, now).await?;
-            allow(db, customer_id, id, Some(last.map_or(now, |end| end.min(now))), now).await
-        }
+    if let Some(end) = last.filter(|end| *end > now) {
+        store::reopen(db, customer_id, id, Some(end), now).await?;
+        return allow(db, customer_id, id, Some(end), now).await;
     }
+    store::end(db, customer_id, id, now).await?;
+    allow(db, customer_id, id, Some(last.map_or(now, |end| end.min(now))), now).await
 }
 
 /// Says on the account until when lots that expire may be spent.

@@ -35,6 +35,8 @@ enum Outcome {
 /// What an event tells of a payment.
 enum Telling {
     Object(Box<Object>),
+    /// The same, told because its buyer approved it (again).
+    Approval(Box<Object>),
     Refund(Box<RefundState>),
     Dispute(Box<DisputeState>),
 }
@@ -69,6 +71,14 @@ async fn understand(
             let object = gateway.fetch_intent(&id).await?;
             tell(app, event, Telling::Object(Box::new(object))).await
         }
+        GatewayEvent::Approved(id) => {
+            let object = gateway.fetch_intent(&id).await?;
+            tell(app, event, Telling::Approval(Box::new(object))).await
+        }
+        GatewayEvent::Misdirected(why) => {
+            tracing::error!(event.id = %event.id, why, "a webhook for another installation");
+            Ok(Outcome::Ignored(why))
+        }
         GatewayEvent::ReadCapture(id) => {
             let object_id = gateway.object_of_capture(&id).await?;
             let object = gateway.fetch_intent(&object_id).await?;
@@ -102,6 +112,9 @@ async fn understand(
             done_if(app, event, is_ours, "a method that was not saved through us").await
         }
         GatewayEvent::MethodGone(id) => {
+            if is_kept(gateway, &id).await? {
+                return Ok(Outcome::Ignored("the gateway keeps this method all the same"));
+            }
             let mut tx = app.db.begin().await?;
             methods::gone(&mut tx, event.gateway, &id, app.clock.now()).await?;
             end(tx, app, event).await
@@ -111,6 +124,15 @@ async fn understand(
             methods::customer_gone(&mut tx, event.gateway, &id, app.clock.now()).await?;
             end(tx, app, event).await
         }
+    }
+}
+
+/// Whether a gateway still keeps a method that an event says is gone.
+async fn is_kept(gateway: &dyn Gateway, id: &str) -> Result<bool, Error> {
+    match gateway.fetch_method(id).await {
+        Ok(method) => Ok(method.gateway_customer.is_some()),
+        Err(GatewayError::NotFound | GatewayError::Declined { .. }) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -188,16 +210,14 @@ async fn read_refunds(
     capture: &CaptureRef,
 ) -> Result<Outcome, Error> {
     let refunds = gateway.refunds_of(capture).await?;
-    let mut outcome = Outcome::Done;
+    let mut unfinished = None;
     for refund in refunds {
-        match act(app, event, Telling::Refund(Box::new(refund)), false).await? {
-            Outcome::Done => {}
-            other => outcome = other,
-        }
+        let outcome = act(app, event, Telling::Refund(Box::new(refund)), false).await?;
+        unfinished = Some(outcome).filter(|it| !matches!(it, Outcome::Done)).or(unfinished);
     }
-    match outcome {
-        Outcome::Done => end(app.db.begin().await?, app, event).await,
-        other => Ok(other),
+    match unfinished {
+        None => end(app.db.begin().await?, app, event).await,
+        Some(outcome) => Ok(outcome),
     }
 }
 
@@ -215,12 +235,13 @@ async fn act(app: &App, event: &Stored, telling: Telling, is_all: bool) -> Resul
     }
     let Some(owner) = owner(&mut tx, event, &telling).await? else {
         return Ok(Outcome::Unknown(match telling {
-            Telling::Object(object) => object.names_payment,
+            Telling::Object(object) | Telling::Approval(object) => object.names_payment,
             Telling::Refund(_) | Telling::Dispute(_) => None,
         }));
     };
     let settled: Settled = match &telling {
         Telling::Object(object) => payments::settle(&mut tx, owner, object, now).await?,
+        Telling::Approval(object) => payments::settle_approval(&mut tx, owner, object, now).await?,
         Telling::Refund(refund) => payments::settle_refund(&mut tx, owner, refund, now).await?,
         Telling::Dispute(dispute) => payments::settle_dispute(&mut tx, owner, dispute, now).await?,
     };
@@ -245,7 +266,9 @@ async fn owner(
     telling: &Telling,
 ) -> Result<Option<Owner>, Error> {
     match telling {
-        Telling::Object(object) => payments::owner_of(db, event.gateway, &object.id).await,
+        Telling::Object(object) | Telling::Approval(object) => {
+            payments::owner_of(db, event.gateway, &object.id).await
+        }
         Telling::Refund(refund) => {
             payments::owner_of_capture(db, event.gateway, &refund.capture).await
         }

@@ -39,6 +39,7 @@ pub(super) fn envelope(body: &[u8], delivery_id: Option<String>) -> Option<Verif
 
 /// What the resource of an event is.
 enum About {
+    Approved,
     Order,
     Approval,
     Capture,
@@ -52,10 +53,10 @@ enum About {
 
 fn about(kind: &str) -> About {
     match kind {
-        "CHECKOUT.ORDER.APPROVED"
-        | "CHECKOUT.ORDER.COMPLETED"
-        | "CHECKOUT.ORDER.DECLINED"
-        | "CHECKOUT.ORDER.VOIDED" => About::Order,
+        "CHECKOUT.ORDER.APPROVED" => About::Approved,
+        "CHECKOUT.ORDER.COMPLETED" | "CHECKOUT.ORDER.DECLINED" | "CHECKOUT.ORDER.VOIDED" => {
+            About::Order
+        }
         "CHECKOUT.PAYMENT-APPROVAL.REVERSED" => About::Approval,
         // DECLINED is the newer word for DENIED.
         "PAYMENT.CAPTURE.COMPLETED"
@@ -89,6 +90,7 @@ pub(super) fn parse(payload: &[u8]) -> Result<GatewayEvent, MalformedEvent> {
         serde_json::from_value(resource).map_err(|_| MalformedEvent("the resource".to_owned()))?;
     Ok(match about {
         About::Nothing(why) => GatewayEvent::Ignored(why),
+        About::Approved => GatewayEvent::Approved(id(resource.id)?),
         About::Order => GatewayEvent::ReadObject(id(resource.id)?),
         About::Approval => GatewayEvent::ReadObject(id(resource.order_id.or(resource.id))?),
         About::Capture => GatewayEvent::ReadCapture(id(resource.id)?),

@@ -60,10 +60,10 @@ pub(super) fn parse(
         return Ok(GatewayEvent::Ignored("not a snapshot event"));
     }
     if event.livemode != livemode {
-        return Ok(GatewayEvent::Ignored("of the other mode (live or test)"));
+        return Ok(GatewayEvent::Misdirected("of the other mode (live or test)"));
     }
     if event.account.is_some() && event.account.as_deref() != account {
-        return Ok(GatewayEvent::Ignored("of another account"));
+        return Ok(GatewayEvent::Misdirected("of another account"));
     }
     let read = match sort(&event.kind) {
         Ok(read) => read,
@@ -346,12 +346,12 @@ mod tests {
     #[test]
     fn the_other_mode_and_other_accounts_are_ignored() {
         let body = vector!("payment_intent.succeeded").as_bytes();
-        assert!(matches!(parse(body, true, None), Ok(GatewayEvent::Ignored(_))));
+        assert!(matches!(parse(body, true, None), Ok(GatewayEvent::Misdirected(_))));
 
         let of_another =
             vector!("payment_intent.succeeded").replacen('{', r#"{"account": "acct_other","#, 1);
         let ignored = parse(of_another.as_bytes(), false, Some("acct_ours"));
-        assert!(matches!(ignored, Ok(GatewayEvent::Ignored(_))));
+        assert!(matches!(ignored, Ok(GatewayEvent::Misdirected(_))));
         let ours = of_another.replace("acct_other", "acct_ours");
         let ours = parse(ours.as_bytes(), false, Some("acct_ours"));
         assert!(matches!(ours, Ok(GatewayEvent::Snapshot(_))));
