@@ -4,11 +4,12 @@ use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
 use super::reckon::{Reckoned, reckon};
+use super::refund::is_reversal_after_all;
 use super::status::{PaymentStatus, merge};
 use super::{Payment, store};
 use crate::customers;
 use crate::error::Error;
-use crate::gateways::{CaptureRef, DisputeStage, DisputeState, GatewayName, Object};
+use crate::gateways::{CaptureRef, DisputeKind, DisputeStage, DisputeState, GatewayName, Object};
 use crate::ids::{CustomerId, PaymentId};
 use crate::jobs::Job;
 use crate::methods;
@@ -217,10 +218,20 @@ pub async fn settle_dispute(
     if told.amount.minor <= 0 {
         return Ok(Settled::mismatch("it contests nothing"));
     }
+    if told.amount.minor > payment.amount.minor {
+        let most = payment.amount;
+        return Ok(Settled::mismatch(format!("it contests {}, of {most}", told.amount)));
+    }
     let gateway = payment.method.gateway();
     let known = store::disputes::stage_of(db, &payment, gateway, &told.id).await?;
-    if known.is_none_or(|known| known < told.stage) {
+    if told.kind == DisputeKind::Reversal {
+        is_reversal_after_all(db, &payment, &told.id, now).await?;
+    }
+    // The same stage is saved again: its amount may have been misread the first time.
+    if known.is_none_or(|known| known <= told.stage) {
         store::disputes::save(db, &payment, &object_id, told, now).await?;
+    }
+    if known.is_none_or(|known| known < told.stage) {
         warn_of(&payment, told);
         if told.stage == DisputeStage::Lost {
             // Who took his money back is not charged while away (rules.md, "Renewal").
