@@ -77,7 +77,8 @@ async fn run(news: News) {
         done.unwrap();
     }
     let findings = audit(&world, &differences).await;
-    let times = format!("bought {bought:.1?}, suffered {suffered:.1?}, all {:.1?}", began.elapsed());
+    let times =
+        format!("bought {bought:.1?}, suffered {suffered:.1?}, all {:.1?}", began.elapsed());
     println!("{}", report(&world, &findings, &differences, &times));
     assert_eq!(findings.statuses.values().sum::<u64>(), payments_wanted());
 }
@@ -126,8 +127,10 @@ async fn living_room<F: Future<Output = ()> + Send + 'static>(
 async fn suffer(world: &Arc<World>) {
     let mut dice = Dice::of(world.seed, 2);
     aftermath::settle_all(world, &mut dice);
-    let captured: Vec<_> =
-        captured_at(&world.app.simulator).into_iter().map(|truth| (truth, dice.below(u64::MAX))).collect();
+    let captured: Vec<_> = captured_at(&world.app.simulator)
+        .into_iter()
+        .map(|truth| (truth, dice.below(u64::MAX)))
+        .collect();
     let mut fates = captured.into_iter().map(|(truth, number)| {
         let world = Arc::clone(world);
         let mut dice = Dice::of(world.seed, number);
@@ -160,30 +163,31 @@ async fn reconcile(world: &Arc<World>) -> Vec<Difference> {
     if world.news == News::None {
         return Vec::new();
     }
-    let mut found = Vec::new();
+    let mut found: Vec<Difference> = Vec::new();
     for _ in 0..MAX_COMPARISONS {
         found = payments::compare(&world.worker, world.began_at()).await.unwrap();
         world.drain().await;
         let healed = found.iter().filter(|difference| difference.is_healed).count();
         for difference in &found {
-            world.count(format!("difference {:?}, healed {}", difference.kind, difference.is_healed));
+            world.count(format!(
+                "difference {:?}, healed {}",
+                difference.kind, difference.is_healed
+            ));
         }
         if healed == 0 {
             return found;
         }
     }
-    panic!("reconciliation finds something new again and again: {found:?}");
+    let first = found.iter().find(|difference| difference.is_healed).unwrap();
+    let payment = first.payment_id.map(|id| id.to_string()).unwrap_or_default();
+    let story = audit::story(world, &payment).await;
+    panic!("{} differences are found again and again: {first:?} {story}", found.len());
 }
 
 /// A comparison heals what it finds; the next finds nothing, or what the last one's jobs left.
 const MAX_COMPARISONS: usize = 5;
 
-fn report(
-    world: &World,
-    findings: &Findings,
-    differences: &[Difference],
-    times: &str,
-) -> String {
+fn report(world: &World, findings: &Findings, differences: &[Difference], times: &str) -> String {
     let mut text = format!("seed {}, {:?}; {times}\n", world.seed, world.news);
     let mut line = |what: &str, value: String| writeln!(text, "{what}: {value}").unwrap();
     line("payments", format!("{:?}", findings.statuses));

@@ -6,6 +6,7 @@ mod chaos;
 mod crash;
 mod disputes;
 mod drain;
+mod faults;
 mod hostile;
 mod hostile_paypal;
 mod hostile_stripe;

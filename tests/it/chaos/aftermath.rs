@@ -98,7 +98,8 @@ impl Aftermath {
     /// An operator's refund, repeated with its key until it is answered.
     async fn operate(&self, percent: Option<u64>, key: &str) {
         let Some(payment_id) = self.truth.payment_id.clone() else { return };
-        let choice = self.dice.clone().pick(&[(3, "proportional"), (1, "unused_only"), (1, "none")]);
+        let choice =
+            self.dice.clone().pick(&[(3, "proportional"), (1, "unused_only"), (1, "none")]);
         let amount = self.part(percent).map(|minor| format!("{}.{:02}", minor / 100, minor % 100));
         let body = json!({ "amount": amount, "reason": "asked for", "tokens": choice,
                            "idempotency_key": key });
@@ -220,7 +221,6 @@ pub(super) fn settle_refunds(world: &World, dice: &mut Dice) {
 
 /// Lets some of PayPal's refunds begin badly.
 pub(super) fn spoil_a_refund(world: &World, dice: &mut Dice) {
-    let outcome =
-        dice.pick(&[(1, PayPalRefundOutcome::Pending), (1, PayPalRefundOutcome::Failed)]);
+    let outcome = dice.pick(&[(1, PayPalRefundOutcome::Pending), (1, PayPalRefundOutcome::Failed)]);
     world.app.simulator.begin_next_paypal_refund(outcome);
 }

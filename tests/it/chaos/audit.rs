@@ -131,7 +131,7 @@ async fn broken(world: &World) -> Vec<String> {
 }
 
 /// Everything that is known of a payment, for whoever reads why a run failed.
-async fn story(world: &World, payment: &str) -> String {
+pub(super) async fn story(world: &World, payment: &str) -> String {
     let rows = "
         select 'payment ' || to_jsonb(p)::text from payments p where id = $1
         union all select 'object ' || to_jsonb(o)::text from payment_objects o where payment_id = $1
@@ -189,7 +189,8 @@ fn tokens(ours: &Ours, theirs: &Theirs) -> Option<String> {
 }
 
 /// Why an event may end in quarantine: it, or what was read for it, named other money than ours.
-const EXPLAINED: [&str; 4] = ["amount is", "currency is", "captured is", "it refunds"];
+const EXPLAINED: [&str; 5] =
+    ["amount is", "currency is", "captured is", "it refunds", "it contests"];
 
 /// Payments that the quarantine list names: by an event, or by a difference that is not healed.
 async fn named(world: &World, differences: &[Difference]) -> BTreeSet<String> {

@@ -175,8 +175,7 @@ impl Buyer {
             }
             AtStripe::SwitchesWhilePaying => {
                 let path = if is_page { "purchase/" } else { "stripe/checkout-session/" };
-                let (other, ()) =
-                    tokio::join!(self.ask(path, body), async { pay("pm_card_visa") });
+                let (other, ()) = tokio::join!(self.ask(path, body), async { pay("pm_card_visa") });
                 let other = other.unwrap_or_default();
                 let id = other["transaction_id"].as_str().or(other["session_id"].as_str());
                 match id {
