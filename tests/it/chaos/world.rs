@@ -19,8 +19,8 @@ use tokio::task::JoinSet;
 const WORKERS: usize = 12;
 /// Nothing that is waited for may take longer, however slow the machine.
 const DEADLINE: Duration = Duration::from_mins(5);
-/// How long a loop without work rests.
-const REST: Duration = Duration::from_millis(4);
+/// How long a loop without work rests: with all of them, one looks every few milliseconds.
+const REST: Duration = Duration::from_millis(40);
 
 /// How events reach us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,7 +160,7 @@ impl World {
         let end = Instant::now() + DEADLINE;
         loop {
             // What was rung for is queued by a task of its own.
-            tokio::time::sleep(REST * 2).await;
+            tokio::time::sleep(REST / 2).await;
             let open = "select count(*) from apalis.jobs where status <> 'Done'";
             let open = self.app.scalar(open).await;
             if open == 0 && self.app.simulator.pending_deliveries() == 0 {
