@@ -93,6 +93,58 @@ async fn money_under_way_is_no_difference() {
     assert_eq!(app.payment("43", &purchase).await["status"], json!("pending"));
 }
 
+#[tokio::test]
+async fn a_payment_that_goes_on_in_another_form_is_pending_and_asked_about() {
+    let app = TestApp::start_with(harness::Options {
+        settings: vec![("LATE_CAPTURE", "refund".to_owned())],
+        ..harness::Options::default()
+    })
+    .await;
+    let purchase = app.purchase("42", 1, "stripe").await;
+    let body = json!({ "plan_id": 1 });
+    let page = app.post("42", "stripe/checkout-session/", &body).await;
+    let page: serde_json::Value = page.json().await.unwrap();
+    assert_eq!(
+        (&page["payment_id"], &page["status"]),
+        (&purchase["payment_id"], &json!("pending"))
+    );
+    assert_eq!(app.payment("42", &purchase).await["status"], "pending");
+
+    app.simulator.pay_stripe_session(text(&page, "session_id"), "pm_card_visa").unwrap();
+    app.lose_events();
+    app.clock.advance(chrono::Duration::minutes(10));
+    app.run_jobs().await;
+
+    assert_eq!(app.payment("42", &purchase).await["status"], "completed");
+    assert_eq!(app.scalar("select count(*) from refunds").await, 0);
+    app.assert_books_balance().await;
+}
+
+#[tokio::test]
+async fn an_order_captured_while_it_was_cancelled_is_found_by_asking() {
+    let app = TestApp::start().await;
+    let purchase = app.purchase("43", 1, "paypal").await;
+    let order = text(&purchase, "transaction_id");
+    app.simulator.approve_paypal(order).unwrap();
+    app.simulator.set_fault(Fault::once(Trouble::AnswerLost).matching("/capture"));
+    let path = format!("payments/{}/", text(&purchase, "payment_id"));
+    // The capture's answer is lost; a cancellation that had read the order before it marks it void.
+    assert_eq!(app.post("43", &format!("{path}capture/"), &json!({})).await.status(), 502);
+    let voided = "update payment_objects set is_voided = true, approved_at = null";
+    sqlx::query(voided).execute(&app.app.db).await.unwrap();
+    sqlx::query("update payments set status = 'cancelled', cancelled_at = created_at")
+        .execute(&app.app.db)
+        .await
+        .unwrap();
+    app.lose_events();
+
+    app.clock.advance(chrono::Duration::minutes(10));
+    app.run_jobs().await;
+
+    assert_eq!(app.payment("43", &purchase).await["status"], "completed");
+    app.assert_books_balance().await;
+}
+
 async fn only_payment(app: &TestApp) -> shared::ids::PaymentId {
     let id: uuid::Uuid =
         sqlx::query_scalar("select id from payments").fetch_one(&app.app.db).await.unwrap();

@@ -210,12 +210,9 @@ pub(super) fn settle_refunds(world: &World, dice: &mut Dice) {
             drop(simulator.cancel_stripe_refund(id));
         }
     }
-    for call in &calls {
-        if call.path.ends_with("/refund") && call.gateway == Gateway::PayPal {
-            for id in &call.effects {
-                drop(simulator.settle_paypal_refund(id, true));
-            }
-        }
+    let events = simulator.events();
+    for event in events.iter().filter(|event| event.kind == "PAYMENT.REFUND.PENDING") {
+        drop(simulator.settle_paypal_refund(&event.object_id, dice.percent(70)));
     }
 }
 

@@ -6,7 +6,7 @@ use shared::check;
 use shared::payments::Difference;
 use simulator::Truth;
 
-use super::world::World;
+use super::world::{News, World};
 
 /// One payment as our books have it; money in minor units.
 #[derive(Debug, sqlx::FromRow)]
@@ -100,7 +100,7 @@ pub(super) async fn audit(world: &World, differences: &[Difference]) -> Findings
         *findings.statuses.entry(payment.status.clone()).or_default() += 1;
         let theirs = theirs.remove(&payment.id).unwrap_or_default();
         findings.kept_minor += theirs.captured - theirs.refunded - theirs.lost;
-        if let Some(why) = disagreement(payment, &theirs) {
+        if let Some(why) = disagreement(world, payment, &theirs) {
             if !named.contains(&payment.id) {
                 wrong.push(format!("a third state: {why}: {}", story(world, &payment.id).await));
             }
@@ -151,14 +151,16 @@ pub(super) async fn story(world: &World, payment: &str) -> String {
     format!("{payment}\n  {}\n  {}", rows.join("\n  "), truths.join("\n  "))
 }
 
-fn disagreement(ours: &Ours, theirs: &Theirs) -> Option<String> {
+fn disagreement(world: &World, ours: &Ours, theirs: &Theirs) -> Option<String> {
     let pairs = [
         ("captured", ours.captured, theirs.captured),
         ("refunded", ours.refunded, theirs.refunded),
         ("disputed", ours.disputed, theirs.disputed),
         ("lost", ours.lost, theirs.lost),
     ];
-    for (what, ours, theirs) in pairs {
+    // Without any news nobody tells us what became of captured money.
+    let told = if world.news == News::None { 1 } else { pairs.len() };
+    for (what, ours, theirs) in pairs.into_iter().take(told) {
         if ours != theirs {
             return Some(format!("{what} {ours} here, {theirs} there"));
         }
@@ -166,6 +168,9 @@ fn disagreement(ours: &Ours, theirs: &Theirs) -> Option<String> {
     let is_paid = matches!(ours.status.as_str(), "completed" | "refunded");
     if is_paid != (theirs.captured > 0) {
         return Some(format!("{} with {} captured", ours.status, theirs.captured));
+    }
+    if world.news == News::None {
+        return None;
     }
     if theirs.keeping > 1 {
         return Some("captured twice and kept".to_owned());
