@@ -2,16 +2,19 @@
 #![expect(clippy::unwrap_used, reason = "a test ends where its ground gives way")]
 
 mod access;
+mod afterlife;
 mod chaos;
 mod crash;
 mod disputes;
 mod drain;
 mod faults;
+mod gateway_errors;
 mod hostile;
 mod hostile_paypal;
 mod hostile_stripe;
 mod hostile_transport;
 mod lifecycle;
+mod outage;
 mod paypal;
 mod paypal_gateway;
 mod purchase;
@@ -20,4 +23,5 @@ mod stripe_gateway;
 mod take_back;
 mod tidy;
 mod tokens;
+mod vectors;
 mod webhooks;

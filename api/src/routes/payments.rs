@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Redirect, Response};
 use secrecy::ExposeSecret;
 use serde::Deserialize;
@@ -14,7 +14,7 @@ use shared::methods;
 use shared::payments::{self, PaymentMethod, PaymentStatus, PaymentView, Purchase, Purchased};
 use shared::subscriptions;
 
-use super::{BARE_LIST, subscription, user};
+use super::{BARE_LIST, idempotency_key, replayed, subscription, user};
 use crate::ApiState;
 use crate::extract::{self, Customer, Path, Query};
 use crate::problem::Problem;
@@ -31,10 +31,12 @@ pub(crate) struct Body {
     quantity: Option<u32>,
 }
 
-/// Opens a payment; 201 with how the payer goes on.
+/// Opens a payment; 201 with how the payer goes on. With a key it may be repeated: what is open
+/// goes on, and no secret is kept with the key, so it is read from the gateway again.
 pub(crate) async fn purchase(
     State(state): State<ApiState>,
     Customer(customer): Customer,
+    headers: HeaderMap,
     extract::Json(body): extract::Json<Body>,
 ) -> Result<Response, Problem> {
     let wish = Purchase {
@@ -46,6 +48,7 @@ pub(crate) async fn purchase(
         success_url: body.success_url,
         cancel_url: body.cancel_url,
         coupon: body.coupon,
+        key: idempotency_key(&headers, None)?,
     };
     let purchased = payments::purchase(&state.app, &wish).await?;
     let mut answer = purchase_answer(&state, &purchased, wish.method);
@@ -53,7 +56,8 @@ pub(crate) async fn purchase(
         answer["message"] = json!("Subscription activated");
         answer["subscription"] = subscription_of(&state, &customer).await?;
     }
-    Ok((StatusCode::CREATED, Json(answer)).into_response())
+    let answer = (StatusCode::CREATED, Json(answer)).into_response();
+    Ok(if purchased.is_replay { replayed(answer) } else { answer })
 }
 
 async fn subscription_of(state: &ApiState, customer: &Identity) -> Result<Value, Problem> {

@@ -226,7 +226,27 @@ pub async fn send_refund(
     match told {
         Ok(state) => hear(app, &refund, &state).await,
         Err(error) if error.is_temporary() => put_off(app, &refund, &error).await,
-        Err(error) => end(app, &refund, &error).await,
+        Err(error) => look_before_the_end(app, (&payment, &refund), &error).await,
+    }
+}
+
+/// A definite refusal. What was sent all the same, under an earlier asking, counts more.
+async fn look_before_the_end(
+    app: &App,
+    (payment, refund): (&Payment, &Refund),
+    refusal: &GatewayError,
+) -> Result<(), Error> {
+    let mut db = app.db.acquire().await?;
+    let capture = capture_of(&mut db, payment, &refund.object_id).await?;
+    drop(db);
+    let made = match app.gateways.get(refund.gateway)?.refunds_of(&capture).await {
+        Ok(made) => made,
+        Err(error) => return put_off(app, refund, &error).await,
+    };
+    let named = refund.id.to_string();
+    match made.iter().find(|state| state.names_refund.as_deref() == Some(&named)) {
+        Some(state) => hear(app, refund, state).await,
+        None => end(app, refund, refusal).await,
     }
 }
 
@@ -382,21 +402,6 @@ impl Refund {
     }
 }
 
-/// A refund that turns out to be money that the gateway took back is counted as lost, once.
-pub(super) async fn is_reversal_after_all(
-    db: &mut PgConnection,
-    payment: &Payment,
-    gateway_refund_id: &str,
-    now: DateTime<Utc>,
-) -> Result<(), Error> {
-    let refunds = store::refunds::of_payment(db, payment).await?;
-    let told = |it: &Refund| it.gateway_refund_id.as_deref() == Some(gateway_refund_id);
-    let Some(refund) = refunds.into_iter().find(told) else { return Ok(()) };
-    let failure_code = Some("reversal".to_owned());
-    let failed = Refund { status: RefundStatus::Failed, failure_code, ..refund };
-    store::refunds::save_told(db, &failed, None, now).await
-}
-
 /// Books another amount of a refund made at the gateway, whose first reading was wrong: whoever
 /// calls has read it twice, the same each time.
 pub(super) async fn correct_refund(
@@ -445,6 +450,8 @@ async fn hear_of(
     }
     let merged = Refund {
         gateway_refund_id: Some(told.id.clone()),
+        // The next asking is a job of its own.
+        attempts: known.attempts + 1,
         status,
         failure_code: told.failure_code.clone().or_else(|| known.failure_code.clone()),
         ..known.clone()

@@ -4,7 +4,6 @@ use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
 use super::reckon::{Reckoned, reckon};
-use super::refund::is_reversal_after_all;
 use super::status::{PaymentStatus, merge};
 use super::{Payment, store};
 use crate::customers;
@@ -225,7 +224,8 @@ pub async fn settle_dispute(
     let gateway = payment.method.gateway();
     let known = store::disputes::stage_of(db, &payment, gateway, &told.id).await?;
     if told.kind == DisputeKind::Reversal {
-        is_reversal_after_all(db, &payment, &told.id, now).await?;
+        // Read from the list of refunds before its event told what it is: counted as lost instead.
+        store::refunds::give_up(db, &payment, &told.id, now).await?;
     }
     // The same stage is saved again: its amount may have been misread the first time.
     if known.is_none_or(|known| known <= told.stage) {
