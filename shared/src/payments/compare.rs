@@ -4,7 +4,7 @@ use chrono::{DateTime, Duration, Utc};
 
 use super::learn::learn_objects;
 use super::object::{heard, read};
-use super::refund::settle_refund;
+use super::refund::{correct_refund, settle_refund};
 use super::settle::{Verdict, owner_of_capture, settle_dispute};
 use super::{Payment, PaymentStatus, facts, reckon, store};
 use crate::App;
@@ -206,7 +206,16 @@ async fn compare_taken(
     let mut mismatch = None;
     for told in gateway.refunds_of(capture).await? {
         let mut tx = app.db.begin().await?;
-        let settled = settle_refund(&mut tx, owner, &told, now).await?;
+        let mut settled = settle_refund(&mut tx, owner, &told, now).await?;
+        if matches!(settled.verdict, Verdict::Mismatch(_)) {
+            // One of two readings is wrong. What a third confirms is booked.
+            drop(tx);
+            let again = gateway.fetch_refund(&told.id).await?;
+            tx = app.db.begin().await?;
+            if again.amount == told.amount {
+                settled = correct_refund(&mut tx, owner, &again, now).await?;
+            }
+        }
         match settled.verdict {
             Verdict::Booked(_) => tx.commit().await?,
             Verdict::Waits => {}
@@ -325,7 +334,8 @@ async fn unknown(
     let was_booked = payment.completed_at.is_some();
     let told = gateway.fetch_intent(&object_id).await?;
     match heard(app, &payment, &told).await {
-        Ok(_) if was_booked => Ok(None),
+        // Under way: lists show such money, but nothing was captured yet.
+        Ok(after) if was_booked || after.completed_at.is_none() => Ok(None),
         Ok(_) => {
             let detail = format!("{} was captured; booked", theirs.amount);
             Ok(difference(DifferenceKind::PaidNotGranted, Some(payment.id), detail, true))

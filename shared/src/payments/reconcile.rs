@@ -74,11 +74,20 @@ fn next_check(payment: &Payment, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     let is_open = match payment.status {
         PaymentStatus::Pending => true,
         PaymentStatus::Failed => now - payment.created_at < lifetime(payment),
-        PaymentStatus::Completed | PaymentStatus::Cancelled | PaymentStatus::Refunded => false,
+        PaymentStatus::Cancelled => {
+            is_paypal(payment) && now - payment.created_at < lifetime(payment)
+        }
+        PaymentStatus::Completed | PaymentStatus::Refunded => false,
     };
     let doublings = u32::try_from(payment.checks).unwrap_or(0).min(5);
     let wait = (FIRST_CHECK * 2_i32.pow(doublings)).min(SLOWEST_CHECK);
     is_open.then(|| now + wait)
+}
+
+/// PayPal's orders cannot be voided: one that we marked so may be captured all the same, by a call
+/// of ours that was under way.
+fn is_paypal(payment: &Payment) -> bool {
+    payment.method.gateway() == GatewayName::Paypal
 }
 
 /// Reads every object of the payment that may still change, and books what it says.
@@ -97,7 +106,8 @@ pub(super) async fn ask(app: &App, payment: &Payment) -> Result<PaymentStatus, E
     drop(db);
     let gateway = app.gateways.get(payment.method.gateway())?;
     let mut after = payment.clone();
-    for object in objects.iter().filter(|object| !object.facts.is_voided) {
+    let may_change = |voided: bool| !voided || is_paypal(payment);
+    for object in objects.iter().filter(|object| may_change(object.facts.is_voided)) {
         let read = read(gateway, payment, &object.id).await?;
         after = heard(app, payment, &read).await?;
         if read.facts.is_approved {

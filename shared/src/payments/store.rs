@@ -649,7 +649,13 @@ pub(super) async fn save_reckoning(
     now: DateTime<Utc>,
 ) -> Result<(), Error> {
     let is_cancelled = reckoned.status == PaymentStatus::Cancelled;
-    let is_open = matches!(reckoned.status, PaymentStatus::Pending | PaymentStatus::Failed);
+    // PayPal lets an order be captured that we marked as never to be: such a capture may be on its
+    // way, so we go on asking.
+    let is_open = match reckoned.status {
+        PaymentStatus::Pending | PaymentStatus::Failed => true,
+        PaymentStatus::Cancelled => payment.method.gateway() == GatewayName::Paypal,
+        PaymentStatus::Completed | PaymentStatus::Refunded => false,
+    };
     let updated = sqlx::query!(
         r#"
         update payments
@@ -728,18 +734,21 @@ pub(super) async fn set_captured(
     Ok(())
 }
 
-/// Makes the next object the payment's newest: its form and number are in its idempotency key.
+/// Makes the next object the payment's newest: its form and number are in its idempotency key. A
+/// payment whose objects were all voided to make room for it is pending again, and asked about.
 pub(super) async fn set_next_object(
     db: &mut PgConnection,
     payment: &Payment,
-    form: Form,
-    attempt: u32,
+    (form, attempt): (Form, u32),
+    next_check_at: DateTime<Utc>,
     now: DateTime<Utc>,
 ) -> Result<(), Error> {
     let updated = sqlx::query!(
         r#"
         update payments
-        set object_form = $3, object_attempt = $4, gateway_reference = null, updated_at = $5
+        set object_form = $3, object_attempt = $4, gateway_reference = null, updated_at = $5,
+            status = case when status = 'cancelled' then 'pending' else status end,
+            cancelled_at = null, next_check_at = $6, checks = 0
         where customer_id = $1
           and id = $2
         "#,
@@ -748,6 +757,7 @@ pub(super) async fn set_next_object(
         form as _,
         i32::try_from(attempt).expect("a small number"),
         now,
+        next_check_at,
     )
     .execute(db)
     .await?;
