@@ -28,6 +28,7 @@ impl Gateway for Manual {
             next: Next::Nothing,
             gateway_customer: None,
             saved_method: None,
+            payer: None,
             intent: None,
         })
     }

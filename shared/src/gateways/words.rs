@@ -100,6 +100,8 @@ pub struct Object {
     pub gateway_customer: Option<String>,
     /// The method it was paid with, if that was saved for renewals.
     pub saved_method: Option<String>,
+    /// The gateway's name of who paid, where it tells it (PayPal).
+    pub payer: Option<String>,
     /// A hosted page's own intent, as our read of the page showed it.
     pub intent: Option<Box<Object>>,
 }
@@ -279,6 +281,8 @@ pub struct SavedMethod {
     pub id: String,
     /// The gateway's record of the customer whose it is.
     pub gateway_customer: Option<String>,
+    /// The gateway's name of who pays with it, where it tells it (PayPal).
+    pub payer: Option<String>,
     /// `card`, `paypal`, or the gateway's own word.
     pub kind: String,
     /// The card's brand.

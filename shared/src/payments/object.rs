@@ -74,6 +74,7 @@ pub(super) fn manual_object(payment: &Payment, facts: ObjectFacts) -> Object {
         next: Next::Nothing,
         gateway_customer: None,
         saved_method: None,
+        payer: None,
         intent: None,
     }
 }

@@ -650,20 +650,18 @@ pub(super) async fn save_reckoning(
     now: DateTime<Utc>,
 ) -> Result<(), Error> {
     let is_cancelled = reckoned.status == PaymentStatus::Cancelled;
+    let is_open = matches!(reckoned.status, PaymentStatus::Pending | PaymentStatus::Failed);
     // PayPal lets an order be captured that we marked as never to be: such a capture may be on its
-    // way, so we go on asking.
-    let is_open = match reckoned.status {
-        PaymentStatus::Pending | PaymentStatus::Failed => true,
-        PaymentStatus::Cancelled => payment.method.gateway() == GatewayName::Paypal,
-        PaymentStatus::Completed | PaymentStatus::Refunded => false,
-    };
+    // way, so we ask once more.
+    let is_asked_once = is_cancelled && payment.method.gateway() == GatewayName::Paypal;
     let updated = sqlx::query!(
         r#"
         update payments
         set status = $3, refunded_minor = $4, failure = $5, failure_code = $6,
             cancelled_at = case when $7 then coalesce(cancelled_at, $8)
                                 when $9 then null else cancelled_at end,
-            next_check_at = case when $9 then coalesce(next_check_at, $10) end,
+            next_check_at = case when $9 then coalesce(next_check_at, $10)
+                                 when $11 then next_check_at end,
             updated_at = case when status is distinct from $3 or refunded_minor <> $4
                                 or failure is distinct from $5 then $8 else updated_at end
         where customer_id = $1
@@ -679,6 +677,7 @@ pub(super) async fn save_reckoning(
         now,
         is_open,
         now + super::reconcile::FIRST_CHECK,
+        is_asked_once,
     )
     .execute(db)
     .await?;

@@ -155,8 +155,9 @@ async fn payer_of(
     let object = gateway.fetch_intent(object_id).await?;
     let method = gateway.fetch_method(method_id).await?;
     let is_shown = object.saved_method.as_deref() == Some(method_id);
-    let is_same_payer =
-        object.gateway_customer.is_some() && object.gateway_customer == method.gateway_customer;
+    let is_same = |a: &Option<String>, b: &Option<String>| a.is_some() && a == b;
+    let is_same_payer = is_same(&object.gateway_customer, &method.gateway_customer)
+        || is_same(&object.payer, &method.payer);
     Ok((is_shown || is_same_payer).then_some(customer_id))
 }
 

@@ -26,6 +26,7 @@ pub(super) struct Order {
     #[serde(default)]
     purchase_units: Vec<Unit>,
     payment_source: Option<Source>,
+    payer: Option<Payer>,
     #[serde(default)]
     links: Vec<Link>,
 }
@@ -68,6 +69,11 @@ pub(super) struct Capture {
 #[derive(Deserialize)]
 pub(super) struct Details {
     pub(super) reason: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Payer {
+    payer_id: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -248,6 +254,7 @@ impl Order {
             facts: self.facts()?,
             next: links::page(&self.links).map_or(Next::Nothing, Next::Approve),
             gateway_customer: customer.filter(|id| is_id(id)),
+            payer: self.payer.as_ref().and_then(|payer| payer.payer_id.clone()),
             saved_method: saved.and_then(|vault| vault.id.clone()).filter(|id| is_id(id)),
             id: self.id,
             intent: None,

@@ -57,7 +57,10 @@ impl PaymentToken {
             None if is_venmo => "venmo",
             None => "paypal",
         };
+        let wallet = source.and_then(|source| source.paypal.as_ref());
+        let payer = wallet.and_then(|wallet| wallet["payer_id"].as_str()).map(str::to_owned);
         Ok(SavedMethod {
+            payer,
             gateway_customer: self.customer.and_then(|it| it.id).filter(|id| is_id(id)),
             kind: kind.to_owned(),
             brand: card.and_then(|card| card.brand.clone()),

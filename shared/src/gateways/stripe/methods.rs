@@ -43,6 +43,7 @@ impl Method {
             None => (None, None, None),
         };
         Ok(Some(SavedMethod {
+            payer: None,
             id: objects::storable(self.id)?,
             gateway_customer: Some(customer),
             kind: objects::storable(self.kind)?,

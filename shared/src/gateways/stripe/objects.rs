@@ -144,6 +144,7 @@ impl Intent {
             is_ours: self.livemode == reading.livemode,
             facts,
             next,
+            payer: None,
             saved_method: method.filter(|_| is_saved && customer.is_some()),
             gateway_customer: customer,
             intent: None,

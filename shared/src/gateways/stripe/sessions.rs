@@ -60,6 +60,7 @@ impl Session {
             next: self.url.filter(|_| is_open).map_or(Next::Nothing, Next::Approve),
             gateway_customer: self.customer.and_then(Link::into_id),
             saved_method: None,
+            payer: None,
             intent,
         })
     }
