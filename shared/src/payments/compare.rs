@@ -68,7 +68,18 @@ pub async fn compare(app: &App, since: DateTime<Utc>) -> Result<Vec<Difference>,
         let Some(last) = page.last() else { break };
         after = Some(last.id);
         for payment in &page {
-            compare_payment(app, payment, &mut found).await?;
+            match compare_payment(app, payment, &mut found).await {
+                // One payment that cannot be read now must not hide all others.
+                Err(Error::Gateway(error)) => found.push(Difference {
+                    kind: DifferenceKind::Unreadable,
+                    gateway: payment.method.gateway().as_str(),
+                    payment_id: Some(payment.id),
+                    object_id: payment.gateway_reference.clone().unwrap_or_default(),
+                    detail: error.to_string(),
+                    is_healed: false,
+                }),
+                compared => compared?,
+            }
         }
     }
     for name in [GatewayName::Stripe, GatewayName::Paypal] {

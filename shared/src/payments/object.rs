@@ -169,7 +169,10 @@ async fn replace(app: &App, payment: &Payment, form: Form) -> Result<Payment, Er
     let attempt = payment.object_attempt + 1;
     store::set_next_object(&mut tx, payment, form, attempt, now).await?;
     tx.commit().await?;
-    Ok(Payment { form, object_attempt: attempt, gateway_reference: None, ..locked })
+    // Cancelled was what made room: with its next object the payment is open again.
+    let is_cancelled = locked.status == PaymentStatus::Cancelled;
+    let status = if is_cancelled { PaymentStatus::Pending } else { locked.status };
+    Ok(Payment { form, object_attempt: attempt, gateway_reference: None, status, ..locked })
 }
 
 async fn open(

@@ -656,6 +656,9 @@ pub(super) async fn save_reckoning(
         PaymentStatus::Cancelled => payment.method.gateway() == GatewayName::Paypal,
         PaymentStatus::Completed | PaymentStatus::Refunded => false,
     };
+    // One that was cancelled and goes on is asked about again; no other that is done with.
+    let is_anew = payment.status == PaymentStatus::Cancelled && !is_cancelled;
+    let next_check = is_anew.then(|| now + super::reconcile::FIRST_CHECK);
     let updated = sqlx::query!(
         r#"
         update payments
@@ -676,7 +679,7 @@ pub(super) async fn save_reckoning(
         is_cancelled,
         now,
         is_open,
-        now + super::reconcile::FIRST_CHECK,
+        next_check,
     )
     .execute(db)
     .await?;
@@ -734,21 +737,18 @@ pub(super) async fn set_captured(
     Ok(())
 }
 
-/// Makes the next object the payment's newest: its form and number are in its idempotency key. A
-/// payment whose objects were all voided to make room for it is pending again, and asked about.
+/// Makes the next object the payment's newest: its form and number are in its idempotency key.
 pub(super) async fn set_next_object(
     db: &mut PgConnection,
     payment: &Payment,
-    (form, attempt): (Form, u32),
-    next_check_at: DateTime<Utc>,
+    form: Form,
+    attempt: u32,
     now: DateTime<Utc>,
 ) -> Result<(), Error> {
     let updated = sqlx::query!(
         r#"
         update payments
-        set object_form = $3, object_attempt = $4, gateway_reference = null, updated_at = $5,
-            status = case when status = 'cancelled' then 'pending' else status end,
-            cancelled_at = null, next_check_at = $6, checks = 0
+        set object_form = $3, object_attempt = $4, gateway_reference = null, updated_at = $5
         where customer_id = $1
           and id = $2
         "#,
@@ -757,7 +757,6 @@ pub(super) async fn set_next_object(
         form as _,
         i32::try_from(attempt).expect("a small number"),
         now,
-        next_check_at,
     )
     .execute(db)
     .await?;
