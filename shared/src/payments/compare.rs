@@ -50,6 +50,9 @@ pub struct Difference {
     pub is_healed: bool,
 }
 
+/// So many payments in a row without an answer are an outage.
+const UNANSWERED: u32 = 5;
+
 /// Payments read at once from the database.
 const PAGE: i64 = 200;
 
@@ -61,6 +64,7 @@ const PAGE: i64 = 200;
 pub async fn compare(app: &App, since: DateTime<Utc>) -> Result<Vec<Difference>, Error> {
     let mut found = Vec::new();
     let mut after = None;
+    let mut unanswered = 0;
     loop {
         let mut db = app.db.acquire().await?;
         let page = store::page_since(&mut db, since, after, PAGE).await?;
@@ -69,16 +73,13 @@ pub async fn compare(app: &App, since: DateTime<Utc>) -> Result<Vec<Difference>,
         after = Some(last.id);
         for payment in &page {
             match compare_payment(app, payment, &mut found).await {
-                // One payment that cannot be read now must not hide all others.
-                Err(Error::Gateway(error)) => found.push(Difference {
-                    kind: DifferenceKind::Unreadable,
-                    gateway: payment.method.gateway().as_str(),
-                    payment_id: Some(payment.id),
-                    object_id: payment.gateway_reference.clone().unwrap_or_default(),
-                    detail: error.to_string(),
-                    is_healed: false,
-                }),
-                compared => compared?,
+                Ok(()) => unanswered = 0,
+                // One strange answer must not hide what stands behind it; an outage ends it.
+                Err(Error::Gateway(error)) if unanswered < UNANSWERED => {
+                    unanswered += 1;
+                    found.push(unreadable(payment, &error));
+                }
+                Err(error) => return Err(error),
             }
         }
     }
@@ -88,6 +89,18 @@ pub async fn compare(app: &App, since: DateTime<Utc>) -> Result<Vec<Difference>,
         }
     }
     Ok(found)
+}
+
+/// What a gateway would not or could not show.
+fn unreadable(payment: &Payment, error: &GatewayError) -> Difference {
+    Difference {
+        kind: DifferenceKind::Unreadable,
+        gateway: payment.method.gateway().as_str(),
+        payment_id: Some(payment.id),
+        object_id: payment.gateway_reference.clone().unwrap_or_default(),
+        detail: error.to_string(),
+        is_healed: false,
+    }
 }
 
 /// Compares one payment with its gateway, and books what is safe to book.

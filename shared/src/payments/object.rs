@@ -187,7 +187,12 @@ async fn open(
         tracing::error!(payment.id = %payment.id, "gateway answered another amount than asked");
         return Err(GatewayError::Malformed("another amount".to_owned()).into());
     }
-    remember_object(app, &payment, &object).await?;
+    if !remember_object(app, &payment, &object).await? {
+        // Never two that can be paid: the one that came too late is closed again.
+        let closed = gateway.cancel_intent(&object.id, payment.id).await?;
+        heard(app, &payment, &closed).await?;
+        return Err(Error::Conflict("this is being bought another way just now".to_owned()));
+    }
     let payment = Payment { gateway_reference: Some(object.id), ..payment };
     Ok(Ready { payment, next: object.next })
 }

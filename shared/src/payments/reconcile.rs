@@ -30,7 +30,9 @@ pub async fn check(app: &App, customer_id: CustomerId, id: PaymentId) -> Result<
     let now = app.clock.now();
     let mut db = app.db.acquire().await?;
     let Some(payment) = store::find(&mut db, customer_id, id).await? else { return Ok(()) };
-    let next = next_check(&payment, now);
+    let objects = store::objects(&mut db, &payment).await?;
+    let is_under_way = objects.iter().any(|object| object.facts.is_processing);
+    let next = next_check(&payment, is_under_way, now);
     store::set_next_check(&mut db, &payment, next).await?;
     drop(db);
     if payment.completed_at.is_some() {
@@ -69,11 +71,12 @@ fn lifetime(payment: &Payment) -> Duration {
     }
 }
 
-/// Twice as long each time, an hour at most; a declined one is left after its lifetime.
-fn next_check(payment: &Payment, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+/// Twice as long each time, an hour at most; a declined one is left after its lifetime, unless
+/// money is under way.
+fn next_check(payment: &Payment, is_under_way: bool, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     let is_open = match payment.status {
         PaymentStatus::Pending => true,
-        PaymentStatus::Failed => now - payment.created_at < lifetime(payment),
+        PaymentStatus::Failed => is_under_way || now - payment.created_at < lifetime(payment),
         PaymentStatus::Cancelled => {
             is_paypal(payment) && now - payment.created_at < lifetime(payment)
         }

@@ -4,7 +4,7 @@
 use chrono::{DateTime, Duration, Utc};
 use sqlx::PgConnection;
 
-use super::facts::{self, Reckoning};
+use super::facts::{self, Known, Reckoning};
 use super::reckon::{known as known_of, reckon};
 use super::settle::{Owner, Settled, Verdict, lock, object_of};
 use super::{Payment, RefundChoice, RefundOrigin, store};
@@ -65,6 +65,8 @@ pub struct RefundWish {
     pub amount: Option<rust_decimal::Decimal>,
     /// What becomes of the tokens.
     pub choice: RefundChoice,
+    /// The gateway object of a capture too many, whose own refund failed; `None`: the payment's.
+    pub surplus_object: Option<String>,
     /// Why.
     pub reason: String,
     /// Who asks.
@@ -135,8 +137,11 @@ async fn open(app: &App, owner: Owner, wish: &RefundWish) -> Result<(), Error> {
             && is_same_amount;
         return if is_same { Ok(()) } else { Err(Error::IdempotencyMismatch) };
     }
-    let reckoned = facts::reckon(&known_of(&mut tx, &payment).await?);
-    let refund = drafted(&payment, &reckoned, wish, now)?;
+    let known = known_of(&mut tx, &payment).await?;
+    let refund = match &wish.surplus_object {
+        None => drafted(&payment, &facts::reckon(&known), wish, now)?,
+        Some(object_id) => drafted_of_surplus(&payment, &known, object_id, wish, now)?,
+    };
     store::refunds::insert(&mut tx, &refund, Some(now)).await?;
     let reckoned = reckon(&mut tx, &payment, now).await?;
     tx.commit().await?;
@@ -183,6 +188,40 @@ fn drafted(
         amount_minor,
         choice: wish.choice,
         origin: RefundOrigin::Operator,
+        status: RefundStatus::Pending,
+        failure_code: None,
+        reason: wish.reason.clone(),
+        requested_by: wish.requested_by.clone(),
+        attempts: 0,
+        created_at: now,
+    })
+}
+
+/// The rest of a capture too many, whole: nothing was bought with it.
+fn drafted_of_surplus(
+    payment: &Payment,
+    known: &Known,
+    object_id: &str,
+    wish: &RefundWish,
+    now: DateTime<Utc>,
+) -> Result<Refund, Error> {
+    let reckoned = facts::reckon(known);
+    let own = reckoned.surplus.iter().find(|own| own.object_id == object_id);
+    let own = own.ok_or(Error::NotFound("capture too many"))?;
+    let amount_minor = facts::rest_minor(known, &own.object_id, own.captured.amount.minor);
+    if amount_minor <= 0 || wish.amount.is_some() {
+        return Err(Error::Conflict("a capture too many is refunded whole, once".to_owned()));
+    }
+    Ok(Refund {
+        customer_id: payment.customer_id,
+        id: wish.id,
+        payment_id: payment.id,
+        gateway: payment.method.gateway(),
+        object_id: object_id.to_owned(),
+        gateway_refund_id: None,
+        amount_minor,
+        choice: wish.choice,
+        origin: RefundOrigin::Automatic,
         status: RefundStatus::Pending,
         failure_code: None,
         reason: wish.reason.clone(),

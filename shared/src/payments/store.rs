@@ -270,6 +270,7 @@ pub(super) async fn was_bought_again(
               and id <> $2
               and plan_id = $3
               and completed_at >= $4
+              and status = 'completed'
         ) as "exists!"
         "#,
         payment.customer_id as _,
@@ -666,7 +667,8 @@ pub(super) async fn save_reckoning(
             cancelled_at = case when $7 then coalesce(cancelled_at, $8)
                                 when $9 then null else cancelled_at end,
             next_check_at = case when $9 then coalesce(next_check_at, $10) end,
-            updated_at = $8
+            updated_at = case when status is distinct from $3 or refunded_minor <> $4
+                                or failure is distinct from $5 then $8 else updated_at end
         where customer_id = $1
           and id = $2
         "#,
@@ -798,16 +800,20 @@ pub(super) async fn approved_before(
     let rows = sqlx::query!(
         r#"
         select customer_id as "customer_id: CustomerId", payment_id as "payment_id: PaymentId"
-        from payment_objects
-        where approved_at < $1
+        from payment_objects o
+        where approved_at between $3 and $1
           and captured_at is null
           and not is_voided
           and not is_processing
+          and exists (select from payments p
+                      where p.customer_id = o.customer_id and p.id = o.payment_id
+                        and p.completed_at is null)
         order by approved_at
         limit $2
         "#,
         at,
         limit,
+        at - chrono::Duration::days(3),
     )
     .fetch_all(db)
     .await?;
