@@ -23,8 +23,8 @@ use buyer::Buyer;
 use dice::Dice;
 use world::{News, World};
 
-/// Payments of one run, unless the environment says another number.
-const PAYMENTS: u64 = 1_000;
+/// Payments of one run in CI; `TOLLGATE_CHAOS_PAYMENTS=1000` makes it the full run.
+const PAYMENTS: u64 = 300;
 /// Customers share them, so that they meet on accounts and subscriptions.
 const PER_CUSTOMER: u64 = 4;
 /// Customers at once.
@@ -51,6 +51,7 @@ fn seed() -> u64 {
     harness::told("TOLLGATE_CHAOS_SEED").unwrap_or(now % 1_000_000_007)
 }
 
+#[expect(clippy::print_stdout, reason = "the seed and the figures are for whoever looks")]
 async fn run(news: News) {
     let began = Instant::now();
     let seed = seed();
@@ -101,11 +102,11 @@ async fn buy(world: &Arc<World>) {
         .live()
     });
     let mut living = JoinSet::new();
-    living_room(&mut living, &mut buyers, AT_ONCE).await;
+    all_of(&mut living, &mut buyers, AT_ONCE).await;
 }
 
 /// Runs futures, so many at once; a panic of one is one of the test.
-async fn living_room<F: Future<Output = ()> + Send + 'static>(
+async fn all_of<F: Future<Output = ()> + Send + 'static>(
     living: &mut JoinSet<()>,
     waiting: &mut impl Iterator<Item = F>,
     at_once: usize,
@@ -141,7 +142,7 @@ async fn suffer(world: &Arc<World>) {
             Aftermath { world, truth, dice }.happen().await;
         }
     });
-    living_room(&mut JoinSet::new(), &mut fates, AT_ONCE).await;
+    all_of(&mut JoinSet::new(), &mut fates, AT_ONCE).await;
 }
 
 fn captured_at(simulator: &Simulator) -> Vec<simulator::Truth> {
@@ -153,13 +154,12 @@ async fn reconcile(world: &Arc<World>) -> Vec<Difference> {
     let mut steps = vec![Duration::minutes(1); 6];
     steps.extend([Duration::minutes(20); 3]);
     steps.extend([Duration::minutes(100); 17]);
-    for step in steps {
-        world.app.clock.advance(step);
-        world.drain().await;
-        world.sweep().await;
-        world.read_lists().await;
-        world.drain().await;
-    }
+    pass(world, &steps).await;
+    // A day passes at the gateways, too: a fault that Stripe kept as the answer to a refund's key is
+    // forgotten. Its webhooks would now come from the future: what they tell is in the lists.
+    world.app.simulator.set_webhook_urls(None, None);
+    world.app.simulator.advance_clock(Duration::hours(25));
+    pass(world, &[Duration::minutes(61); 3]).await;
     if world.news == News::None {
         return Vec::new();
     }
@@ -182,6 +182,17 @@ async fn reconcile(world: &Arc<World>) -> Vec<Difference> {
     let payment = first.payment_id.map(|id| id.to_string()).unwrap_or_default();
     let story = audit::story(world, &payment).await;
     panic!("{} differences are found again and again: {first:?} {story}", found.len());
+}
+
+/// Lets time pass in steps, each with a sweep and a reading of the lists.
+async fn pass(world: &Arc<World>, steps: &[Duration]) {
+    for step in steps {
+        world.app.clock.advance(*step);
+        world.drain().await;
+        world.sweep().await;
+        world.read_lists().await;
+        world.drain().await;
+    }
 }
 
 /// A comparison heals what it finds; the next finds nothing, or what the last one's jobs left.

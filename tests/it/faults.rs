@@ -145,6 +145,33 @@ async fn an_order_captured_while_it_was_cancelled_is_found_by_asking() {
     app.assert_books_balance().await;
 }
 
+#[tokio::test]
+async fn a_fault_that_stripe_keeps_does_not_keep_a_customer_from_buying() {
+    let app = TestApp::start().await;
+    app.simulator.set_fault(Fault::once(Trouble::ErrorSaved).matching("POST /v1/customers"));
+    let body = json!({ "plan_id": 1, "payment_method": "stripe" });
+
+    assert_eq!(app.post("42", "purchase/", &body).await.status(), 502);
+    assert_eq!(app.post("42", "purchase/", &body).await.status(), 201);
+}
+
+#[tokio::test]
+async fn one_payment_that_cannot_be_read_does_not_hide_the_others() {
+    let app = TestApp::start().await;
+    app.bought("42", 1).await;
+    app.clock.advance(chrono::Duration::seconds(1));
+    let purchase = app.purchase("43", 1, "stripe").await;
+    app.simulator.pay_stripe(text(&purchase, "transaction_id"), "pm_card_visa").unwrap();
+    app.simulator.set_fault(Fault::once(Trouble::ErrorBefore).matching("GET /v1/payment_intents/"));
+
+    let since = app.clock.now() - chrono::Duration::days(2);
+    let found = payments::compare(&app.app, since).await.unwrap();
+
+    let healed: Vec<_> = found.iter().map(|difference| difference.is_healed).collect();
+    assert_eq!(healed, [false, true], "{found:?}");
+    assert_eq!(app.payment("43", &purchase).await["status"], "completed");
+}
+
 async fn only_payment(app: &TestApp) -> shared::ids::PaymentId {
     let id: uuid::Uuid =
         sqlx::query_scalar("select id from payments").fetch_one(&app.app.db).await.unwrap();

@@ -4,7 +4,7 @@ use super::learn::remember_object;
 use super::redirect::return_urls;
 use super::settle::{Verdict, lock, settle};
 use super::status::PaymentStatus;
-use super::{Payment, reconcile, store};
+use super::{Payment, store};
 use crate::App;
 use crate::customers;
 use crate::error::Error;
@@ -168,18 +168,12 @@ async fn replace(app: &App, payment: &Payment, form: Form) -> Result<Payment, Er
         return Ok(locked);
     }
     let attempt = payment.object_attempt + 1;
-    let next_check = now + reconcile::FIRST_CHECK;
-    store::set_next_object(&mut tx, payment, (form, attempt), next_check, now).await?;
+    store::set_next_object(&mut tx, payment, form, attempt, now).await?;
     tx.commit().await?;
-    let status = match locked.status {
-        PaymentStatus::Cancelled => PaymentStatus::Pending,
-        PaymentStatus::Pending
-        | PaymentStatus::Failed
-        | PaymentStatus::Completed
-        | PaymentStatus::Refunded => locked.status,
-    };
-    let (gateway_reference, cancelled_at) = (None, None);
-    Ok(Payment { form, object_attempt: attempt, gateway_reference, cancelled_at, status, ..locked })
+    // Cancelled was what made room: with its next object the payment is open again.
+    let is_cancelled = locked.status == PaymentStatus::Cancelled;
+    let status = if is_cancelled { PaymentStatus::Pending } else { locked.status };
+    Ok(Payment { form, object_attempt: attempt, gateway_reference: None, status, ..locked })
 }
 
 async fn open(

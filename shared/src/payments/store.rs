@@ -650,18 +650,23 @@ pub(super) async fn save_reckoning(
     now: DateTime<Utc>,
 ) -> Result<(), Error> {
     let is_cancelled = reckoned.status == PaymentStatus::Cancelled;
-    let is_open = matches!(reckoned.status, PaymentStatus::Pending | PaymentStatus::Failed);
     // PayPal lets an order be captured that we marked as never to be: such a capture may be on its
-    // way, so we ask once more.
-    let is_asked_once = is_cancelled && payment.method.gateway() == GatewayName::Paypal;
+    // way, so we go on asking.
+    let is_open = match reckoned.status {
+        PaymentStatus::Pending | PaymentStatus::Failed => true,
+        PaymentStatus::Cancelled => payment.method.gateway() == GatewayName::Paypal,
+        PaymentStatus::Completed | PaymentStatus::Refunded => false,
+    };
+    // One that was cancelled and goes on is asked about again; no other that is done with.
+    let is_anew = payment.status == PaymentStatus::Cancelled && !is_cancelled;
+    let next_check = is_anew.then(|| now + super::reconcile::FIRST_CHECK);
     let updated = sqlx::query!(
         r#"
         update payments
         set status = $3, refunded_minor = $4, failure = $5, failure_code = $6,
             cancelled_at = case when $7 then coalesce(cancelled_at, $8)
                                 when $9 then null else cancelled_at end,
-            next_check_at = case when $9 then coalesce(next_check_at, $10)
-                                 when $11 then next_check_at end,
+            next_check_at = case when $9 then coalesce(next_check_at, $10) end,
             updated_at = case when status is distinct from $3 or refunded_minor <> $4
                                 or failure is distinct from $5 then $8 else updated_at end
         where customer_id = $1
@@ -676,8 +681,7 @@ pub(super) async fn save_reckoning(
         is_cancelled,
         now,
         is_open,
-        now + super::reconcile::FIRST_CHECK,
-        is_asked_once,
+        next_check,
     )
     .execute(db)
     .await?;
@@ -735,21 +739,18 @@ pub(super) async fn set_captured(
     Ok(())
 }
 
-/// Makes the next object the payment's newest: its form and number are in its idempotency key. A
-/// payment whose objects were all voided to make room for it is pending again, and asked about.
+/// Makes the next object the payment's newest: its form and number are in its idempotency key.
 pub(super) async fn set_next_object(
     db: &mut PgConnection,
     payment: &Payment,
-    (form, attempt): (Form, u32),
-    next_check_at: DateTime<Utc>,
+    form: Form,
+    attempt: u32,
     now: DateTime<Utc>,
 ) -> Result<(), Error> {
     let updated = sqlx::query!(
         r#"
         update payments
-        set object_form = $3, object_attempt = $4, gateway_reference = null, updated_at = $5,
-            status = case when status = 'cancelled' then 'pending' else status end,
-            cancelled_at = null, next_check_at = $6, checks = 0
+        set object_form = $3, object_attempt = $4, gateway_reference = null, updated_at = $5
         where customer_id = $1
           and id = $2
         "#,
@@ -758,7 +759,6 @@ pub(super) async fn set_next_object(
         form as _,
         i32::try_from(attempt).expect("a small number"),
         now,
-        next_check_at,
     )
     .execute(db)
     .await?;

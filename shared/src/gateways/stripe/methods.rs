@@ -1,7 +1,7 @@
 //! Customers and the payment methods that Stripe keeps for us.
 
 use serde::{Deserialize, Serialize};
-use stripe_client_core::{RequestBuilder, StripeMethod};
+use stripe_client_core::{RequestBuilder, StripeMethod, StripeRequest};
 use stripe_core::customer::CreateCustomer;
 use stripe_core::setup_intent::{
     CreateSetupIntent, CreateSetupIntentAutomaticPaymentMethods, CreateSetupIntentUsage,
@@ -94,7 +94,7 @@ impl Stripe {
             create = create.name(name);
         }
         let key = format!("customer:{}:{}", request.customer_id, request.attempt);
-        let customer: Named = self.transport.with_key(&key).ask(&create).await?;
+        let customer: Named = self.open(&key, &create.build()).await?;
         Ok(objects::storable(customer.id)?)
     }
 
@@ -108,7 +108,7 @@ impl Stripe {
             .usage(CreateSetupIntentUsage::OffSession)
             .automatic_payment_methods(CreateSetupIntentAutomaticPaymentMethods::new(true))
             .metadata([("customer_id".to_owned(), request.customer_id.to_string())]);
-        let begun: Begun = self.transport.with_key(&request.key).ask(&create).await?;
+        let begun: Begun = self.open(&request.key, &create.build()).await?;
         let next =
             begun.client_secret.map_or(Next::Nothing, |secret| Next::ClientSecret(secret.into()));
         Ok(Setup { id: objects::storable(begun.id)?, next })

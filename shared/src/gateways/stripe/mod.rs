@@ -78,7 +78,7 @@ impl Stripe {
         Reading { livemode: self.livemode, at: wall_now() }
     }
 
-    /// Opens what collects nothing until its payer acts.
+    /// Opens what collects nothing until its payer acts, or makes what collects nothing at all.
     ///
     /// Stripe keeps a fault of its own as the answer to a key for a day. A second key is safe
     /// here: should the first object exist after all, nobody ever learns how to pay it.
