@@ -257,6 +257,35 @@ async fn our_own_refunds_event_before_our_own_answer_is_not_a_second_refund() {
 }
 
 #[tokio::test]
+async fn a_refund_that_names_none_waits_while_ours_has_no_answer() {
+    let app = TestApp::start().await;
+    let purchase = app.bought("42", 1).await;
+    app.lose_events();
+    app.simulator.set_fault(trouble("POST /v1/refunds", Trouble::ResetAfter));
+    assert_eq!(refund(&app, &purchase, Some("4.00")).await.1["status"], "pending");
+    let told = app.stripe_event(&purchase, "refund.created");
+    app.lose_events();
+
+    let mut told: Value = serde_json::from_slice(&told).unwrap();
+    told["data"]["object"]["metadata"] = json!({});
+    assert_eq!(app.deliver_stripe(told.to_string().as_bytes()).await.status(), 200);
+    let now = app.clock.now();
+    for job in shared::webhooks::due(&app.app, now + Duration::minutes(1)).await.unwrap() {
+        worker::run(&app.app, job).await.unwrap();
+    }
+
+    let waiting = "select count(*) from webhook_events where status = 'waiting'";
+    assert_eq!(app.scalar(waiting).await, 1);
+    assert_eq!(app.scalar("select count(*) from refunds").await, 1);
+    app.clock.advance(Duration::minutes(5));
+    app.run_jobs().await;
+    assert_eq!(app.scalar(waiting).await, 0);
+    assert_eq!(app.scalar("select count(*) from refunds").await, 1);
+    assert_eq!(app.payment("42", &purchase).await["refunded_amount"], "4.00");
+    app.assert_books_balance().await;
+}
+
+#[tokio::test]
 async fn a_refund_that_the_gateway_refuses_gives_the_tokens_back() {
     let app = TestApp::start().await;
     let purchase = app.bought("42", 1).await;
