@@ -15,7 +15,9 @@ alter table payments
     add column cancelled_at     timestamptz,
     add column refunds_late     boolean     not null default false,
     add column next_check_at    timestamptz,
-    add column checks           integer     not null default 0;
+    add column checks           integer     not null default 0,
+    add column visited_at       timestamptz;
+comment on column payments.visited_at is 'When a browser without a token last made us ask the gateway (wall clock): at most once in 5 s.';
 create index payments_to_check on payments (next_check_at) where next_check_at is not null;
 comment on column payments.refunded_minor is 'Sum of refunds that did not fail, kept for lists.';
 comment on column payments.object_attempt is 'Number of the newest gateway object, from 0: part of its idempotency key.';
@@ -142,3 +144,10 @@ left join lateral (
       and object_id = o.object_id
 ) d on true;
 comment on view payment_money is 'Captured, refunded and lost money of each captured payment.';
+
+-- For operators and the worker, who have a payment's id and no customer's; for reconciliation; and
+-- for the events that need a person.
+create index payments_by_id on payments (id);
+create index payments_changed on payments (updated_at);
+create index webhook_events_for_people on webhook_events (status, id)
+    where status in ('waiting', 'quarantined', 'failed');

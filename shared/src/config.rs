@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use secrecy::SecretString;
 use url::Url;
@@ -53,7 +54,12 @@ pub struct Config {
     pub manual_instructions: String,
     /// `RATE_LIMITS` = on, the default; off for benchmarks.
     pub has_rate_limits: bool,
+    /// How long a call to a gateway may take: 10 s. No setting; tests are less patient.
+    pub gateway_timeout: Duration,
 }
+
+/// Both gateways answer nearly all calls within 5 s; browsers wait some 30 s for two calls.
+pub const GATEWAY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Stripe's settings.
 #[derive(Debug, Clone)]
@@ -212,6 +218,7 @@ impl Config {
                     .to_owned()
             }),
             has_rate_limits: rate_limits(&mut reader),
+            gateway_timeout: GATEWAY_TIMEOUT,
         };
         if environment == Environment::Production {
             refuse_what_production_refuses(&config, &mut reader.errors);

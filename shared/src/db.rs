@@ -17,14 +17,19 @@ pub struct PoolSettings {
     pub max_connections: u32,
     /// Longest that one statement may run.
     pub statement_timeout: Duration,
+    /// Longest that a caller waits for a connection: overload is answered, not queued.
+    pub acquire_timeout: Duration,
 }
 
 impl PoolSettings {
     /// For answering requests: a statement of more than 5 s has lost its caller.
-    pub const API: Self = Self { max_connections: 16, statement_timeout: Duration::from_secs(5) };
+    pub const API: Self = Self {
+        max_connections: 16,
+        statement_timeout: Duration::from_secs(5),
+        acquire_timeout: Duration::from_secs(2),
+    };
     /// For the worker: sweeps and roll-ups may take a minute.
-    pub const WORKER: Self =
-        Self { max_connections: 16, statement_timeout: Duration::from_mins(1) };
+    pub const WORKER: Self = Self { statement_timeout: Duration::from_mins(1), ..Self::API };
 }
 
 /// Why the schema could not be made.
@@ -46,8 +51,7 @@ pub enum MigrateError {
 
 /// Connects lazily: the first statement opens the first connection.
 ///
-/// Waiting for a connection ends after 2 s (overload is answered, not queued), as does waiting
-/// for a lock; a transaction left idle for 10 s is ended.
+/// Waiting for a connection or a lock ends in bounded time; a transaction left idle for 10 s is ended.
 pub fn connect(url: &SecretString, settings: PoolSettings) -> sqlx::Result<PgPool> {
     let options = PgConnectOptions::from_str(url.expose_secret())?.options([
         ("statement_timeout", format!("{}ms", settings.statement_timeout.as_millis())),
@@ -56,7 +60,7 @@ pub fn connect(url: &SecretString, settings: PoolSettings) -> sqlx::Result<PgPoo
     ]);
     Ok(PgPoolOptions::new()
         .max_connections(settings.max_connections)
-        .acquire_timeout(Duration::from_secs(2))
+        .acquire_timeout(settings.acquire_timeout)
         .connect_lazy_with(options))
 }
 

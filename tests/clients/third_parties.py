@@ -1,4 +1,4 @@
-"""Third parties against a running Tollgate: the official Stripe SDK, and localstripe.
+"""Third parties against us: the official Stripe and PayPal SDKs, `cryptography`, and localstripe.
 
 Started by tests/clients/run. Everything listens on 127.0.0.1 and is ended here.
 """
@@ -6,66 +6,32 @@ Started by tests/clients/run. Everything listens on 127.0.0.1 and is ended here.
 import http.server
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-import urllib.error
 import urllib.request
 
 import stripe
 
-PASSED = []
+import paypal_sdk
+import stripe_sdk
+from kit import PASSED, Endpoint, Simulator, Tollgate, call, passed, until
 
-
-def passed(what):
-    PASSED.append(what)
-    print("ok", what, flush=True)
-
-
-def call(method, url, body=None, headers=None):
-    """Sends JSON or bytes; returns status and decoded answer."""
-    data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data=data, method=method, headers=headers or {})
-    if body is not None and not isinstance(body, bytes):
-        request.add_header("Content-Type", "application/json")
-    try:
-        with urllib.request.urlopen(request, timeout=15) as answer:
-            return answer.status, json.loads(answer.read() or b"null")
-    except urllib.error.HTTPError as error:
-        return error.code, json.loads(error.read() or b"null")
-
-
-def until(what, condition, seconds=30):
-    """Waits for a condition with a deadline."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"{what}: not within {seconds} s")
+# Where tests/clients/run put the packages for Node, if it could.
+NODE_HOME = ".tollgate/clients-node"
+HAS_NODE = shutil.which("node") is not None and os.path.isdir(NODE_HOME + "/node_modules")
+# How many checks the parts below have: one that ends early must not look whole.
+EXPECTED = 10 + 5 + HAS_NODE + 4
 
 
 def free_port():
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
-
-
-class Tollgate:
-    def __init__(self, folder):
-        root = os.environ.get("CARGO_TARGET_DIR", "target")
-        command = [f"{root}/debug/tollgate", "dev", "--json", "--port", "0", "--data-dir", folder]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        self.facts = json.loads(self.process.stdout.readline())
-        self.api = self.facts["api"] + "/api/v1/billing/"
-        self.auth = {"Authorization": "Bearer " + self.facts["customer"]["token"]}
-
-    def stop(self):
-        self.process.terminate()
-        self.process.wait(30)
 
 
 def the_sdk_confirms_what_our_purchase_created(tollgate):
@@ -170,7 +136,31 @@ def localstripe_and_we_understand_each_other(tollgate, folder):
         relay.shutdown()
 
 
-def main():
+def paypals_schemas_hold_every_answer(simulator):
+    """The SDK for Node checks each answer against PayPal's schemas; the one for Python does not."""
+    if not HAS_NODE:
+        print("skipped: PayPal's SDK for Node, for node or its packages are absent", flush=True)
+        return
+    script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "paypal_strict.mjs")
+    command = ["node", script, json.dumps(simulator.facts)]
+    done = subprocess.run(command, cwd=NODE_HOME, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    passed(f"paypal: {done.stdout.strip()} keep to PayPal's schemas and hold nothing besides")
+
+
+def the_simulator_alone():
+    endpoint = Endpoint()
+    simulator = Simulator(endpoint)
+    try:
+        stripe_sdk.drive(simulator, endpoint)
+        paypal_sdk.drive(simulator, endpoint)
+        paypals_schemas_hold_every_answer(simulator)
+    finally:
+        simulator.stop()
+        endpoint.stop()
+
+
+def tollgate_as_a_whole():
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)
         tollgate = Tollgate(os.path.join(folder, "data"))
@@ -180,7 +170,15 @@ def main():
             localstripe_and_we_understand_each_other(tollgate, folder)
         finally:
             tollgate.stop()
-    print(f"third parties: {len(PASSED)} of 4 passed")
+
+
+def main():
+    try:
+        the_simulator_alone()
+        tollgate_as_a_whole()
+    finally:
+        print(f"third parties: {len(PASSED)} of {EXPECTED} passed", flush=True)
+    sys.exit(len(PASSED) != EXPECTED)
 
 
 if __name__ == "__main__":

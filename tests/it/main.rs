@@ -2,14 +2,17 @@
 #![expect(clippy::unwrap_used, reason = "a test ends where its ground gives way")]
 
 mod access;
+mod afterlife;
 mod crash;
 mod disputes;
 mod drain;
+mod gateway_errors;
 mod hostile;
 mod hostile_paypal;
 mod hostile_stripe;
 mod hostile_transport;
 mod lifecycle;
+mod outage;
 mod paypal;
 mod paypal_gateway;
 mod purchase;
@@ -18,4 +21,5 @@ mod stripe_gateway;
 mod take_back;
 mod tidy;
 mod tokens;
+mod vectors;
 mod webhooks;

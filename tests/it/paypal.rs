@@ -66,3 +66,42 @@ async fn a_lost_doorbell_of_an_approval_is_rung_by_the_sweep() {
     app.run_jobs().await;
     assert_eq!(app.get("43", "subscription/").await["tokens_remaining"], 1_000);
 }
+
+#[tokio::test]
+async fn who_goes_back_without_approving_cancels_and_who_approved_does_not() {
+    let app = TestApp::start().await;
+    let body = serde_json::json!({
+        "plan_id": 1, "payment_method": "paypal", "cancel_url": "https://app.example.com/no",
+    });
+    let left: Value = app.post("42", "purchase/", &body).await.json().await.unwrap();
+    let approved = approved(&app).await;
+    let leave = |purchase: &Value| {
+        app.http.get(app.url(&format!("paypal/cancel/?token={}", text(purchase, "transaction_id"))))
+    };
+
+    let back = leave(&left).send().await.unwrap();
+    assert_eq!(back.headers()["location"], "https://app.example.com/no");
+    assert_eq!(leave(&approved).send().await.unwrap().status(), 200);
+    app.run_jobs().await;
+
+    assert_eq!(app.payment("42", &left).await["status"], "cancelled");
+    assert_eq!(app.payment("43", &approved).await["status"], "completed");
+}
+
+#[tokio::test]
+async fn browsers_without_a_token_make_us_ask_paypal_once_in_five_seconds() {
+    let app = TestApp::start().await;
+    let purchase = app.purchase("43", 1, "paypal").await;
+    let order = text(&purchase, "transaction_id");
+    let before = app.simulator.calls().len();
+    let url = app.url(&format!("paypal/return/?token={order}"));
+
+    for _ in 0..20 {
+        assert_eq!(app.http.get(&url).send().await.unwrap().status(), 200);
+    }
+
+    // As many more as the test takes time.
+    assert!(app.simulator.calls().len() - before < 10);
+    let nobody = app.url("paypal/return/?token=../../v1/evil");
+    assert_eq!(app.http.get(nobody).send().await.unwrap().status(), 404);
+}

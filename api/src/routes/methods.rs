@@ -130,6 +130,7 @@ pub(crate) async fn checkout_session(
         success_url: body.success_url,
         cancel_url: body.cancel_url,
         coupon: body.coupon,
+        key: None,
     };
     let purchased = payments::purchase(&state.app, &wish).await?;
     let url = match purchased.next {

@@ -9,7 +9,8 @@ pub(crate) mod subscription;
 pub(crate) mod tokens;
 pub(crate) mod webhooks;
 
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::response::Response;
 use serde_json::Value;
 
 use crate::problem::Problem;
@@ -52,4 +53,11 @@ fn idempotency_key(
         return Err(wrong("must be 1 to 255 printable ASCII characters"));
     }
     Ok(Some(key))
+}
+
+/// Marks an answer to a request whose key had been answered before.
+fn replayed(mut answer: Response) -> Response {
+    let name = HeaderName::from_static("idempotent-replayed");
+    answer.headers_mut().insert(name, HeaderValue::from_static("true"));
+    answer
 }

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Redirect, Response};
 use secrecy::ExposeSecret;
 use serde::Deserialize;
@@ -10,10 +10,11 @@ use serde_json::{Value, json};
 use shared::customers::Identity;
 use shared::gateways::{Form, GatewayName, Next};
 use shared::ids::PaymentId;
+use shared::methods;
 use shared::payments::{self, PaymentMethod, PaymentStatus, PaymentView, Purchase, Purchased};
 use shared::subscriptions;
 
-use super::{BARE_LIST, subscription, user};
+use super::{BARE_LIST, idempotency_key, replayed, subscription, user};
 use crate::ApiState;
 use crate::extract::{self, Customer, Path, Query};
 use crate::problem::Problem;
@@ -30,10 +31,12 @@ pub(crate) struct Body {
     quantity: Option<u32>,
 }
 
-/// Opens a payment; 201 with how the payer goes on.
+/// Opens a payment; 201 with how the payer goes on. With a key it may be repeated: what is open
+/// goes on, and no secret is kept with the key, so it is read from the gateway again.
 pub(crate) async fn purchase(
     State(state): State<ApiState>,
     Customer(customer): Customer,
+    headers: HeaderMap,
     extract::Json(body): extract::Json<Body>,
 ) -> Result<Response, Problem> {
     let wish = Purchase {
@@ -45,6 +48,7 @@ pub(crate) async fn purchase(
         success_url: body.success_url,
         cancel_url: body.cancel_url,
         coupon: body.coupon,
+        key: idempotency_key(&headers, None)?,
     };
     let purchased = payments::purchase(&state.app, &wish).await?;
     let mut answer = purchase_answer(&state, &purchased, wish.method);
@@ -52,12 +56,14 @@ pub(crate) async fn purchase(
         answer["message"] = json!("Subscription activated");
         answer["subscription"] = subscription_of(&state, &customer).await?;
     }
-    Ok((StatusCode::CREATED, Json(answer)).into_response())
+    let answer = (StatusCode::CREATED, Json(answer)).into_response();
+    Ok(if purchased.is_replay { replayed(answer) } else { answer })
 }
 
 async fn subscription_of(state: &ApiState, customer: &Identity) -> Result<Value, Problem> {
     let view = subscriptions::current(&state.app, customer.id).await?;
-    Ok(subscription::body(&view, state.app.clock.now()))
+    let is_on_file = methods::is_on_file(&state.app, customer.id).await?;
+    Ok(subscription::body(&view, is_on_file, state.app.clock.now()))
 }
 
 fn purchase_answer(state: &ApiState, purchased: &Purchased, method: PaymentMethod) -> Value {
@@ -171,13 +177,20 @@ pub(crate) async fn paypal_return(
     Ok(go_on(redirect.success_url, redirect.payment_id, status.as_str()))
 }
 
-/// The payer's browser after cancelling. The order stays payable until PayPal says otherwise.
+/// The payer's browser after cancelling: PayPal is asked before anything is cancelled.
 pub(crate) async fn paypal_cancel(
     State(state): State<ApiState>,
     Query(Token { token }): Query<Token>,
 ) -> Result<Response, Problem> {
     let redirect = payments::redirect_of(&state.app, &token).await?;
-    Ok(go_on(redirect.cancel_url, redirect.payment_id, PaymentStatus::Pending.as_str()))
+    let status = match payments::cancel_order(&state.app, &token).await {
+        Ok(status) => status,
+        Err(error) => {
+            tracing::warn!(%error, "not cancelled on return; it ends by itself");
+            PaymentStatus::Pending
+        }
+    };
+    Ok(go_on(redirect.cancel_url, redirect.payment_id, status.as_str()))
 }
 
 /// To the application's page where it gave one, else a plain answer.

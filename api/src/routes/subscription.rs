@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
+use shared::methods;
 use shared::subscriptions::{self, View};
 
 use super::{plans, user};
@@ -17,11 +18,12 @@ pub(crate) async fn current(
     Customer(customer): Customer,
 ) -> Result<Json<Value>, Problem> {
     let view = subscriptions::current(&state.app, customer.id).await?;
-    Ok(Json(body(&view, state.app.clock.now())))
+    let is_on_file = methods::is_on_file(&state.app, customer.id).await?;
+    Ok(Json(body(&view, is_on_file, state.app.clock.now())))
 }
 
 /// A subscription on the wire.
-pub(super) fn body(view: &View, now: DateTime<Utc>) -> Value {
+pub(super) fn body(view: &View, is_on_file: bool, now: DateTime<Utc>) -> Value {
     let renews_at = view
         .ends_at
         .filter(|_| view.is_active && view.plan.is_recurring && !view.cancel_at_period_end);
@@ -46,7 +48,7 @@ pub(super) fn body(view: &View, now: DateTime<Utc>) -> Value {
         "cancel_at_period_end": view.cancel_at_period_end,
         "canceled_at": view.canceled_at,
         "renews_at": renews_at,
-        "payment_method_on_file": false,
+        "payment_method_on_file": is_on_file,
         "created_at": view.created_at,
         "updated_at": view.updated_at,
     })

@@ -2,14 +2,14 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use shared::ids::CustomerId;
 use shared::tokens::{self, Consume, MAX_TOKENS, Tokens, Usage};
 
-use super::{BARE_LIST, idempotency_key};
+use super::{BARE_LIST, idempotency_key, replayed};
 use crate::ApiState;
 use crate::extract::{self, Customer};
 use crate::problem::Problem;
@@ -42,12 +42,8 @@ pub(crate) async fn consume(
         "tokens_available": consumed.available,
         "subscription_active": consumed.available > Tokens::ZERO,
     }));
-    let mut response = answer.into_response();
-    if consumed.is_replay {
-        let replayed = HeaderName::from_static("idempotent-replayed");
-        response.headers_mut().insert(replayed, HeaderValue::from_static("true"));
-    }
-    Ok(response)
+    let answer = answer.into_response();
+    Ok(if consumed.is_replay { replayed(answer) } else { answer })
 }
 
 fn wish(customer_id: CustomerId, headers: &HeaderMap, body: Body) -> Result<Consume, Problem> {

@@ -33,6 +33,11 @@ pub async fn ensure_locked(
     lock(db, identity.id).await
 }
 
+/// Who a customer is, as billing last heard.
+pub async fn identity(db: &mut PgConnection, id: CustomerId) -> Result<Identity, Error> {
+    store::find(db, id).await?.ok_or(Error::NotFound("customer"))
+}
+
 /// Locks the customer's row until the transaction ends.
 pub async fn lock(db: &mut PgConnection, id: CustomerId) -> Result<(), Error> {
     store::lock(db, id).await?.ok_or(Error::NotFound("customer"))

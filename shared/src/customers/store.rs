@@ -44,3 +44,18 @@ pub(super) async fn lock(db: &mut PgConnection, id: CustomerId) -> sqlx::Result<
     .await?;
     Ok(row.map(drop))
 }
+
+/// The customer, as committed.
+pub(super) async fn find(db: &mut PgConnection, id: CustomerId) -> sqlx::Result<Option<Identity>> {
+    sqlx::query_as!(
+        Identity,
+        r#"
+        select customer_id as "id: CustomerId", external_id, email, name
+        from customers
+        where customer_id = $1
+        "#,
+        id as _,
+    )
+    .fetch_optional(db)
+    .await
+}

@@ -203,10 +203,13 @@ impl Gateways {
     pub fn from_config(config: &Config) -> Result<Self, Errors> {
         // Fails only if a provider was installed before, which is as good.
         let _installed_before = rustls::crypto::ring::default_provider().install_default();
+        let timeout = config.gateway_timeout;
+        let stripe = config.stripe.as_ref().map(stripe::Stripe::new);
         let paypal = config.paypal.as_ref().map(paypal::PayPal::new).transpose();
+        let paypal = paypal.map_err(|error| Errors(vec![error]))?;
         Ok(Self {
-            stripe: config.stripe.as_ref().map(|stripe| Arc::new(stripe::Stripe::new(stripe))),
-            paypal: paypal.map_err(|error| Errors(vec![error]))?.map(Arc::new),
+            stripe: stripe.map(|stripe| Arc::new(stripe.with_timeout(timeout))),
+            paypal: paypal.map(|paypal| Arc::new(paypal.with_timeout(timeout))),
         })
     }
 

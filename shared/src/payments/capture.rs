@@ -65,9 +65,3 @@ async fn capture_object(app: &App, payment: &Payment, object_id: &str) -> Result
     }
     heard(app, payment, &object).await
 }
-
-/// Captures the order that a browser brought back from PayPal.
-pub async fn capture_order(app: &App, order_id: &str) -> Result<PaymentStatus, Error> {
-    let redirect = super::redirect_of(app, order_id).await?;
-    capture(app, redirect.customer_id, redirect.payment_id).await
-}

@@ -3,6 +3,7 @@
 use chrono::Duration;
 
 use super::object::heard;
+use super::reckon::renewal_declined;
 use super::settle::lock;
 use super::{Payment, PaymentMethod, PaymentStatus, reconcile, store};
 use crate::App;
@@ -155,8 +156,11 @@ async fn open(app: &App, charge: &Charge, method: &methods::Method) -> Result<Pa
 async fn decline(app: &App, payment: &Payment, code: &str) -> Result<(PaymentStatus, Next), Error> {
     let now = app.clock.now();
     let mut tx = app.db.begin().await?;
-    lock(&mut tx, (payment.customer_id, payment.id)).await?;
+    let locked = lock(&mut tx, (payment.customer_id, payment.id)).await?;
     store::set_declined(&mut tx, payment, code, now).await?;
+    if locked.status == PaymentStatus::Pending {
+        renewal_declined(&mut tx, payment, now).await?;
+    }
     tx.commit().await?;
     Ok((PaymentStatus::Failed, Next::Nothing))
 }

@@ -1,6 +1,7 @@
 //! Learning which gateway objects are a payment's, by our own asking only.
 
-use super::object::intent_request;
+use super::object::{intent_request, on_record};
+use super::reckon::reckon;
 use super::settle::lock;
 use super::{Payment, PaymentStatus, store};
 use crate::App;
@@ -28,7 +29,11 @@ pub(super) async fn remember_object(
     if locked.object_attempt == payment.object_attempt {
         store::set_reference(&mut tx, payment, &object.id, now).await?;
     }
-    Ok(tx.commit().await?)
+    // Where the last object was cancelled to make room for this one, the payment is open again.
+    let reckoned = reckon(&mut tx, &locked, now).await?;
+    tx.commit().await?;
+    reckoned.jobs.into_iter().for_each(|job| app.doorbell.ring(job));
+    Ok(())
 }
 
 /// Learns the objects of the payment that an event names: those of a creation that we never saw
@@ -60,7 +65,8 @@ pub(super) async fn learn(app: &App, payment: &Payment) -> Result<Option<Object>
             let mut db = app.db.acquire().await?;
             let plan = plans::version(&mut db, payment.plan_id, payment.plan_version).await?;
             drop(db);
-            gateway.create_intent(&intent_request(app, payment, &plan)).await?
+            let payment = on_record(app, payment.clone(), &plan).await?;
+            gateway.create_intent(&intent_request(app, &payment, &plan)).await?
         }
     };
     remember_object(app, payment, &object).await?;

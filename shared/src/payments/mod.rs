@@ -18,11 +18,12 @@ mod settle;
 mod status;
 mod store;
 mod sweep;
+mod visit;
 
 use chrono::{DateTime, Utc};
 
 pub use cancel::cancel;
-pub use capture::{capture, capture_approved, capture_order};
+pub use capture::{capture, capture_approved};
 pub use charge::{Charge, charge_saved};
 pub use compare::{Difference, DifferenceKind, compare, compare_one};
 pub use confirm::confirm;
@@ -41,6 +42,7 @@ pub use settle::{
 };
 pub use status::PaymentStatus;
 pub use sweep::due;
+pub use visit::{cancel_order, capture_order};
 
 use crate::gateways::{Form, GatewayName};
 use crate::ids::{CustomerId, PaymentId, SubscriptionId};

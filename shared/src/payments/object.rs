@@ -6,10 +6,12 @@ use super::settle::{Verdict, lock, settle};
 use super::status::PaymentStatus;
 use super::{Payment, store};
 use crate::App;
+use crate::customers;
 use crate::error::Error;
 use crate::gateways::{
     Form, Gateway, GatewayError, GatewayName, IntentRequest, Next, Object, ObjectFacts,
 };
+use crate::methods;
 use crate::plans::Plan;
 
 /// What the gateway is asked for: the same for every attempt at one object of a payment.
@@ -36,6 +38,29 @@ pub(super) fn saves_method(app: &App, gateway: GatewayName, plan: &Plan) -> bool
         GatewayName::Manual => false,
     };
     plan.is_recurring && is_offered
+}
+
+/// The payment with the gateway's record of its customer, made if there is none: what saves a
+/// method hangs on one.
+///
+/// Stored before the first object is asked for, so that a repeat asks for the same. A payment
+/// without it where it needs one was never asked for at the gateway.
+pub(super) async fn on_record(app: &App, payment: Payment, plan: &Plan) -> Result<Payment, Error> {
+    let gateway = payment.method.gateway();
+    let needs_record = match gateway {
+        GatewayName::Stripe => saves_method(app, gateway, plan),
+        GatewayName::Paypal | GatewayName::Manual => false,
+    };
+    if !needs_record || payment.gateway_customer.is_some() {
+        return Ok(payment);
+    }
+    let mut db = app.db.acquire().await?;
+    let customer = customers::identity(&mut db, payment.customer_id).await?;
+    drop(db);
+    let record = methods::gateway_customer(app, &customer, gateway).await?;
+    let mut db = app.db.acquire().await?;
+    let record = store::set_gateway_customer(&mut db, &payment, &record).await?;
+    Ok(Payment { gateway_customer: Some(record), ..payment })
 }
 
 /// An object of ours that stands for a manual payment.
@@ -153,6 +178,7 @@ async fn open(
     payment: Payment,
     plan: &Plan,
 ) -> Result<Ready, Error> {
+    let payment = on_record(app, payment, plan).await?;
     let object = gateway.create_intent(&intent_request(app, &payment, plan)).await?;
     if object.amount != payment.amount {
         tracing::error!(payment.id = %payment.id, "gateway answered another amount than asked");

@@ -48,6 +48,10 @@ pub(super) async fn reckon(
     if let Some(own) = &reckoned.capture {
         book(db, payment, own, &reckoned, now).await?;
     }
+    let was_open = payment.status == PaymentStatus::Pending;
+    if was_open && reckoned.status == PaymentStatus::Failed {
+        renewal_declined(db, payment, now).await?;
+    }
     let failed = known.objects.iter().rev().map(|object| &object.facts);
     let failed = failed.into_iter().find(|facts| facts.failure.is_some());
     let failure = failed.filter(|_| reckoned.capture.is_none());
@@ -57,6 +61,22 @@ pub(super) async fn reckon(
     );
     store::save_reckoning(db, payment, &reckoned, failure, now).await?;
     Ok(Reckoned { status: reckoned.status, jobs })
+}
+
+/// A charge while the customer is away was declined: his subscription is past due.
+///
+/// To be called when the payment fails, not when that is told again: he may have paid otherwise
+/// meanwhile. A pack is no renewal.
+pub(super) async fn renewal_declined(
+    db: &mut PgConnection,
+    payment: &Payment,
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
+    let plan = plans::version(db, payment.plan_id, payment.plan_version).await?;
+    if payment.charged_method.is_none() || plan.duration_days.is_none() {
+        return Ok(());
+    }
+    subscriptions::mark_past_due(db, payment.customer_id, now).await
 }
 
 /// Gives what was captured, and takes back what is gone.
@@ -85,7 +105,7 @@ async fn book(
     let why = format!("payment {}", payment.id);
     let adapted = tokens::adapt(db, payment.customer_id, &entitlement, &why, now).await?;
     let of = (payment.customer_id, payment.id);
-    if let Some(frozen) = adapted.thawed_after {
+    if let Some(frozen) = adapted.thawed_after.filter(|_| !reckoned.is_forfeited()) {
         subscriptions::prolong(db, of, frozen, now).await?;
     }
     if reckoned.is_forfeited() {

@@ -226,7 +226,27 @@ pub async fn send_refund(
     match told {
         Ok(state) => hear(app, &refund, &state).await,
         Err(error) if error.is_temporary() => put_off(app, &refund, &error).await,
-        Err(error) => end(app, &refund, &error).await,
+        Err(error) => look_before_the_end(app, (&payment, &refund), &error).await,
+    }
+}
+
+/// A definite refusal. What was sent all the same, under an earlier asking, counts more.
+async fn look_before_the_end(
+    app: &App,
+    (payment, refund): (&Payment, &Refund),
+    refusal: &GatewayError,
+) -> Result<(), Error> {
+    let mut db = app.db.acquire().await?;
+    let capture = capture_of(&mut db, payment, &refund.object_id).await?;
+    drop(db);
+    let made = match app.gateways.get(refund.gateway)?.refunds_of(&capture).await {
+        Ok(made) => made,
+        Err(error) => return put_off(app, refund, &error).await,
+    };
+    let named = refund.id.to_string();
+    match made.iter().find(|state| state.names_refund.as_deref() == Some(&named)) {
+        Some(state) => hear(app, refund, state).await,
+        None => end(app, refund, refusal).await,
     }
 }
 
@@ -403,6 +423,8 @@ async fn hear_of(
     }
     let merged = Refund {
         gateway_refund_id: Some(told.id.clone()),
+        // The next asking is a job of its own.
+        attempts: known.attempts + 1,
         status,
         failure_code: told.failure_code.clone().or_else(|| known.failure_code.clone()),
         ..known.clone()

@@ -8,7 +8,7 @@ use super::status::{PaymentStatus, merge};
 use super::{Payment, store};
 use crate::customers;
 use crate::error::Error;
-use crate::gateways::{CaptureRef, DisputeStage, DisputeState, GatewayName, Object};
+use crate::gateways::{CaptureRef, DisputeKind, DisputeStage, DisputeState, GatewayName, Object};
 use crate::ids::{CustomerId, PaymentId};
 use crate::jobs::Job;
 use crate::methods;
@@ -219,6 +219,10 @@ pub async fn settle_dispute(
     }
     let gateway = payment.method.gateway();
     let known = store::disputes::stage_of(db, &payment, gateway, &told.id).await?;
+    if told.kind == DisputeKind::Reversal {
+        // Read from the list of refunds before its event told what it is: counted as lost instead.
+        store::refunds::give_up(db, &payment, &told.id, now).await?;
+    }
     if known.is_none_or(|known| known < told.stage) {
         store::disputes::save(db, &payment, &object_id, told, now).await?;
         warn_of(&payment, told);

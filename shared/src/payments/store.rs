@@ -164,6 +164,80 @@ pub(super) async fn find_same(
     Ok(row.map(Payment::from))
 }
 
+/// Whose key: the customer, the caller, and the key with its route.
+pub(super) type Key<'a> = (CustomerId, &'a str, String);
+
+/// Which payment a key of a purchase stands for, and the digest of the request it came with.
+pub(super) async fn keyed(
+    db: &mut PgConnection,
+    (customer_id, principal, key): &Key<'_>,
+) -> sqlx::Result<Option<(PaymentId, Vec<u8>)>> {
+    let row = sqlx::query!(
+        r#"
+        select payment_id as "payment_id: PaymentId", request_sha256
+        from purchase_keys
+        where customer_id = $1
+          and principal = $2
+          and key = $3
+        "#,
+        customer_id as _,
+        principal,
+        key,
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(row.map(|row| (row.payment_id, row.request_sha256)))
+}
+
+/// Lets a key stand for a payment; refuses one that stands for another already.
+pub(super) async fn insert_key(
+    db: &mut PgConnection,
+    (customer_id, principal, key): &Key<'_>,
+    payment_id: PaymentId,
+    request_sha256: &[u8],
+    now: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        r#"
+        insert into purchase_keys
+            (customer_id, principal, key, payment_id, request_sha256, created_at)
+        values ($1, $2, $3, $4, $5, $6)
+        "#,
+        customer_id as _,
+        principal,
+        key,
+        payment_id as _,
+        request_sha256,
+        now,
+    )
+    .execute(db)
+    .await
+    .map(drop)
+}
+
+/// Stores the gateway's record of the customer that a payment's objects are opened for, once;
+/// returns the one that counts.
+pub(super) async fn set_gateway_customer(
+    db: &mut PgConnection,
+    payment: &Payment,
+    gateway_customer: &str,
+) -> sqlx::Result<String> {
+    sqlx::query_scalar!(
+        r#"
+        update payments
+        set gateway_customer = coalesce(gateway_customer, $3)
+        where customer_id = $1
+          and id = $2
+        returning gateway_customer as "gateway_customer!"
+        "#,
+        payment.customer_id as _,
+        payment.id as _,
+        gateway_customer,
+    )
+    .fetch_one(db)
+    .await
+}
+
 /// Whether the customer was ever given this plan for nothing.
 pub(super) async fn was_given(db: &mut PgConnection, payment: &Payment) -> sqlx::Result<bool> {
     let found = sqlx::query_scalar!(
@@ -580,8 +654,9 @@ pub(super) async fn save_reckoning(
         r#"
         update payments
         set status = $3, refunded_minor = $4, failure = $5, failure_code = $6,
-            cancelled_at = case when $7 then coalesce(cancelled_at, $8) else cancelled_at end,
-            next_check_at = case when $9 then next_check_at end,
+            cancelled_at = case when $7 then coalesce(cancelled_at, $8)
+                                when $9 then null else cancelled_at end,
+            next_check_at = case when $9 then coalesce(next_check_at, $10) end,
             updated_at = $8
         where customer_id = $1
           and id = $2
@@ -595,6 +670,7 @@ pub(super) async fn save_reckoning(
         is_cancelled,
         now,
         is_open,
+        now + super::reconcile::FIRST_CHECK,
     )
     .execute(db)
     .await?;
@@ -831,4 +907,30 @@ pub(super) async fn set_approved(
     .execute(db)
     .await
     .map(drop)
+}
+
+/// Takes the turn of a browser without a token; false where another had it since `quiet`.
+pub(super) async fn visit(
+    db: &mut PgConnection,
+    customer_id: CustomerId,
+    id: PaymentId,
+    now: DateTime<Utc>,
+    quiet: DateTime<Utc>,
+) -> sqlx::Result<bool> {
+    let updated = sqlx::query!(
+        r#"
+        update payments
+        set visited_at = $3
+        where customer_id = $1
+          and id = $2
+          and (visited_at is null or visited_at <= $4)
+        "#,
+        customer_id as _,
+        id as _,
+        now,
+        quiet,
+    )
+    .execute(db)
+    .await?;
+    Ok(updated.rows_affected() == 1)
 }

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
 use super::periods::{Placement, place};
-use super::store;
+use super::{Live, store};
 use crate::error::Error;
 use crate::ids::{CustomerId, PaymentId, SubscriptionId};
 use crate::plans::Plan;
@@ -63,6 +63,24 @@ pub async fn book(
     tokens::set_access(db, customer_id, &access, now).await?;
     tokens::grant(db, customer_id, &lot(bought, placement, now), now).await?;
     Ok(id)
+}
+
+/// Notes that a charge for the customer's next period was declined: his active subscription is
+/// past due. What he paid for he keeps until its end; paying again makes it active
+/// ([`book`]). A subscription that never ends has no next period.
+///
+/// Joins the caller's transaction, which holds the customer's lock. May be repeated.
+pub async fn mark_past_due(
+    db: &mut PgConnection,
+    customer_id: CustomerId,
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
+    match store::lock_live(db, customer_id).await? {
+        Some(Live { id, ends_at: Some(_) }) => {
+            Ok(store::set_past_due(db, customer_id, id, now).await?)
+        }
+        Some(Live { ends_at: None, .. }) | None => Ok(()),
+    }
 }
 
 async fn open(

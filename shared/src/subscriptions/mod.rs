@@ -8,7 +8,7 @@ mod view;
 
 use chrono::{DateTime, Utc};
 
-pub use book::{Bought, book};
+pub use book::{Bought, book, mark_past_due};
 pub use paid::{end_paid, prolong, restore_paid, unused_time};
 pub use view::{View, current, is_live, view_in};
 

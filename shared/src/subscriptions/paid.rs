@@ -3,6 +3,7 @@
 use chrono::{DateTime, Duration, Utc};
 use sqlx::PgConnection;
 
+use super::Live;
 use super::periods::{Paid, behind, without};
 use super::store::{self, Period};
 use crate::error::Error;
@@ -30,29 +31,34 @@ pub async fn end_paid(db: &mut PgConnection, of: Of, now: DateTime<Utc>) -> Resu
     set_end(db, of.0, period.subscription_id, now).await
 }
 
-/// A pack is no period; the subscription that packs alone opened ends with their last token.
+/// A pack is no period; the subscription that packs alone opened ends when the last of them is
+/// taken back.
 async fn end_pack(db: &mut PgConnection, of: Of, now: DateTime<Utc>) -> Result<(), Error> {
     let Some(live) = store::lock_live(db, of.0).await? else { return Ok(()) };
-    if live.ends_at.is_some() || tokens::has_lasting(db, of.0, now).await? {
+    if live.ends_at.is_some() || !store::is_all_of(db, of.0, (live.id, of.1)).await? {
         return Ok(());
     }
     store::end(db, of.0, live.id, now).await?;
     allow(db, of.0, live.id, Some(now), now).await
 }
 
-/// Gives back the period of a payment whose money came back: as much as was left of it. Where
-/// another subscription is live by now, only the tokens come back. May be repeated.
+/// Gives back the period of a payment whose money came back: as much as was left of it, behind
+/// what is paid in the same subscription, else from now. Where another subscription is live by
+/// now, only the tokens come back. May be repeated.
 pub async fn restore_paid(db: &mut PgConnection, of: Of, now: DateTime<Utc>) -> Result<(), Error> {
     let Some(period) = store::period_of(db, of.0, of.1).await? else {
         return restore_pack(db, of, now).await;
     };
     let Some(voided_at) = period.voided_at else { return Ok(()) };
     let left = period.paid.ends_at - period.paid.starts_at.max(voided_at);
-    if left <= Duration::zero() || is_live(db, of.0, now).await? {
+    let live = live(db, of.0, now).await?;
+    let is_of_another = live.is_some_and(|live| live.id != period.subscription_id);
+    if left <= Duration::zero() || is_of_another {
         return Ok(());
     }
     store::lock(db, of.0, period.subscription_id).await?;
-    let restored = Paid { starts_at: now, ends_at: now + left, ..period.paid };
+    let starts_at = live.and_then(|live| live.ends_at).unwrap_or(now);
+    let restored = Paid { starts_at, ends_at: starts_at + left, ..period.paid };
     store::restore_period(db, of.0, &restored).await?;
     place_all(db, of.0, vec![restored], now).await?;
     set_end(db, of.0, period.subscription_id, now).await
@@ -60,7 +66,8 @@ pub async fn restore_paid(db: &mut PgConnection, of: Of, now: DateTime<Utc>) -> 
 
 async fn restore_pack(db: &mut PgConnection, of: Of, now: DateTime<Utc>) -> Result<(), Error> {
     let Some(ended) = store::ended_pack(db, of.0, of.1).await? else { return Ok(()) };
-    if is_live(db, of.0, now).await? || !tokens::has_lasting(db, of.0, now).await? {
+    let is_needless = !tokens::has_lasting(db, of.0, now).await?;
+    if is_needless || live(db, of.0, now).await?.is_some() {
         return Ok(());
     }
     store::reopen(db, of.0, ended, None, now).await?;
@@ -76,8 +83,9 @@ pub async fn prolong(
     now: DateTime<Utc>,
 ) -> Result<(), Error> {
     let Some(period) = store::period_of(db, of.0, of.1).await? else { return Ok(()) };
-    let newest = store::newest_id(db, of.0).await?;
-    if period.voided_at.is_some() || newest != Some(period.subscription_id) || by.is_zero() {
+    let is_of_another =
+        live(db, of.0, now).await?.is_some_and(|live| live.id != period.subscription_id);
+    if period.voided_at.is_some() || is_of_another || by.is_zero() {
         return Ok(());
     }
     store::lock(db, of.0, period.subscription_id).await?;
@@ -122,7 +130,7 @@ async fn set_end(
     allow(db, customer_id, id, Some(last.map_or(now, |end| end.min(now))), now).await
 }
 
-/// Says on the account until when lots that expire may be spent.
+/// Says on the account until when lots that expire may be spent; an old subscription says nothing.
 async fn allow(
     db: &mut PgConnection,
     customer_id: CustomerId,
@@ -130,17 +138,26 @@ async fn allow(
     spendable_until: Option<DateTime<Utc>>,
     now: DateTime<Utc>,
 ) -> Result<(), Error> {
+    let is_over = spendable_until.is_some_and(|end| end <= now);
+    if is_over && store::newest_id(db, customer_id).await? != Some(subscription_id) {
+        return Ok(());
+    }
     let access = Access { subscription_id, is_active: true, spendable_until };
     tokens::set_access(db, customer_id, &access, now).await
 }
 
-async fn is_live(
+/// The subscription that lives at `now`; one whose time is over is closed, to make room.
+async fn live(
     db: &mut PgConnection,
     customer_id: CustomerId,
     now: DateTime<Utc>,
-) -> Result<bool, Error> {
-    let live = store::lock_live(db, customer_id).await?;
-    Ok(live.is_some_and(|live| live.ends_at.is_none_or(|end| now < end)))
+) -> Result<Option<Live>, Error> {
+    let Some(live) = store::lock_live(db, customer_id).await? else { return Ok(None) };
+    if live.ends_at.is_none_or(|end| now < end) {
+        return Ok(Some(live));
+    }
+    store::expire(db, customer_id, live.id, now).await?;
+    Ok(None)
 }
 
 /// What is left of a payment's period as (seconds left, seconds in all); `None` for a pack.

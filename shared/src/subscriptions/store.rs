@@ -89,7 +89,7 @@ pub(super) async fn insert_period(
     .map(drop)
 }
 
-/// Moves the end; a pending cancellation is cleared, for the customer paid again.
+/// Moves the end; a pending cancellation and an unpaid renewal are cleared, for the customer paid.
 pub(super) async fn extend(
     db: &mut PgConnection,
     customer_id: CustomerId,
@@ -100,7 +100,8 @@ pub(super) async fn extend(
     let updated = sqlx::query!(
         r#"
         update subscriptions
-        set ends_at = $3, cancel_at_period_end = false, canceled_at = null, updated_at = $4
+        set ends_at = $3, cancel_at_period_end = false, canceled_at = null, updated_at = $4,
+            status = case when status = 'past_due' then 'active' else status end
         where customer_id = $1
           and id = $2
         "#,
@@ -113,6 +114,30 @@ pub(super) async fn extend(
     .await?;
     assert_eq!(updated.rows_affected(), 1, "a locked subscription is there");
     Ok(())
+}
+
+/// Says that the renewal of an active subscription was not paid.
+pub(super) async fn set_past_due(
+    db: &mut PgConnection,
+    customer_id: CustomerId,
+    id: SubscriptionId,
+    now: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        r#"
+        update subscriptions
+        set status = 'past_due', updated_at = $3
+        where customer_id = $1
+          and id = $2
+          and status = 'active'
+        "#,
+        customer_id as _,
+        id as _,
+        now,
+    )
+    .execute(db)
+    .await
+    .map(drop)
 }
 
 /// A pack's subscription becomes that of the plan bought over it.
@@ -472,5 +497,33 @@ pub(super) async fn newest_id(
         customer_id as _,
     )
     .fetch_optional(db)
+    .await
+}
+
+/// Whether nothing is left of what a subscription's packs gave beside this payment's: `of` names
+/// the subscription and the payment.
+pub(super) async fn is_all_of(
+    db: &mut PgConnection,
+    customer_id: CustomerId,
+    of: (SubscriptionId, PaymentId),
+) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(
+        r#"
+        select exists (select from payments
+                       where customer_id = $1 and id = $3 and subscription_id = $2)
+           and not exists (
+               select from payments p
+               join grants g on g.customer_id = p.customer_id and g.source_id = p.id
+                and g.source_kind = 'payment'
+               where p.customer_id = $1
+                 and p.subscription_id = $2
+                 and p.id <> $3
+                 and g.taken < g.tokens) as "is!"
+        "#,
+        customer_id as _,
+        of.0 as _,
+        of.1 as _,
+    )
+    .fetch_one(db)
     .await
 }

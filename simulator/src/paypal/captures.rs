@@ -111,6 +111,15 @@ impl Capture {
         }
         body
     }
+
+    /// What an order shows of its capture: less, for the order says the rest.
+    pub(super) fn json_within_order(&self, turn: &Turn<'_>, base: &str) -> Value {
+        let mut body = self.json(turn, base);
+        if let Some(fields) = body.as_object_mut() {
+            fields.retain(|name, _| !matches!(name.as_str(), "payee" | "supplementary_data"));
+        }
+        body
+    }
 }
 
 /// Finds a capture named in the path.

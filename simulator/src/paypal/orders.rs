@@ -151,7 +151,7 @@ pub(super) fn json(turn: &Turn<'_>, order: &Order, base: &str) -> Value {
     }
     if !order.captures.is_empty() {
         let captures = order.captures.iter().filter_map(|id| books.captures.find(id));
-        let captures: Vec<_> = captures.map(|capture| capture.json(turn, base)).collect();
+        let captures: Vec<_> = captures.map(|it| it.json_within_order(turn, base)).collect();
         unit["payments"] = json!({ "captures": captures });
         let refunds = order.captures.iter().filter_map(|id| books.captures.find(id));
         let refunds = refunds.flat_map(|capture| &capture.refunds);

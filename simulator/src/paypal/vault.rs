@@ -133,7 +133,7 @@ impl SetupToken {
         let own = format!("{base}/v3/vault/setup-tokens/{}", self.id);
         let confirm = format!("{base}/v3/vault/payment-tokens");
         let mut links = vec![json!({ "href": own, "rel": "self", "method": "GET" })];
-        let (status, mut source) = match self.status {
+        let (status, source) = match self.status {
             SetupStatus::PayerActionRequired => {
                 let page = self.page(base);
                 links.push(json!({ "href": page, "rel": "approve", "method": "GET" }));
@@ -149,10 +149,6 @@ impl SetupToken {
             }
             SetupStatus::Vaulted => ("VAULTED", account(&self.wish)),
         };
-        if let Some(url) = &self.return_url {
-            source["experience_context"] =
-                json!({ "return_url": url, "cancel_url": self.cancel_url });
-        }
         json!({
             "id": self.id,
             "customer": { "id": self.customer },

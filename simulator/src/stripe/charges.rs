@@ -139,6 +139,7 @@ impl Charge {
             "brand": card.brand,
             "checks": checks(),
             "country": "US",
+            "electronic_commerce_indicator": null,
             "exp_month": 8,
             "exp_year": 2030,
             "extended_authorization": { "status": "disabled" },

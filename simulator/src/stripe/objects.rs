@@ -92,6 +92,7 @@ impl Intent {
         json!({
             "id": self.id,
             "object": "payment_intent",
+            "allowed_payment_method_types": null,
             "amount": self.amount,
             "amount_capturable": self.amount_capturable,
             "amount_details": { "tip": {} },
@@ -113,6 +114,7 @@ impl Intent {
             "last_payment_error": self.last_error,
             "latest_charge": self.latest_charge,
             "livemode": false,
+            "managed_payments": null,
             "metadata": self.metadata,
             "next_action": self.next_action,
             "on_behalf_of": null,
@@ -127,6 +129,7 @@ impl Intent {
                 },
             },
             "payment_method_types": self.types,
+            "payment_record": null,
             "processing": null,
             "receipt_email": self.receipt_email,
             "review": null,

@@ -13,6 +13,7 @@ mod paypal_disputes;
 mod paypal_proof;
 mod paypal_refunds;
 mod paypal_vault;
+mod required;
 mod strict;
 mod stripe;
 mod stripe_disputes;

@@ -62,7 +62,7 @@ async fn an_order_is_made_approved_and_captured() {
     assert_eq!(capture["custom_id"], "payment-1");
     let path = format!("/v2/payments/captures/{}", capture_id(&captured.body));
     let read = kit.paypal(&token, "GET", &path, &Value::Null, "").await;
-    assert_eq!(read.body, *capture);
+    assert!(capture.as_object().unwrap().iter().all(|(name, value)| read.body[name] == *value));
     assert_eq!(
         kit.kinds(),
         ["CHECKOUT.ORDER.APPROVED", "PAYMENT.CAPTURE.COMPLETED", "CHECKOUT.ORDER.COMPLETED"]

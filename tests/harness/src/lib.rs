@@ -6,9 +6,11 @@ pub mod certificates;
 pub mod database;
 pub mod logs;
 pub mod processes;
+pub mod proxy;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use api::{ApiState, Limits};
 use chrono::{DateTime, Utc};
@@ -27,11 +29,19 @@ use simulator::{Settings as SimulatorSettings, Simulator};
 use tokio::net::TcpListener;
 
 use database::Database;
+use proxy::{Proxy, Wire};
 
 /// Signs customers' tokens in tests.
 pub const JWT_SECRET: &str = "a-secret-of-the-tests-and-of-nothing-else";
 /// Signs Stripe's webhooks in tests.
 pub const STRIPE_WEBHOOK_SECRET: &str = "whsec_of_the_tests_and_of_nothing_else";
+
+/// The API's pool, for machines of any speed: no test is about how long a connection is waited for.
+const PATIENT: PoolSettings = PoolSettings {
+    statement_timeout: std::time::Duration::from_mins(1),
+    acquire_timeout: std::time::Duration::from_mins(1),
+    ..PoolSettings::API
+};
 
 /// One application on a database of its own.
 pub struct TestApp {
@@ -47,6 +57,8 @@ pub struct TestApp {
     pub http: Client,
     /// The API's own state.
     pub api: ApiState,
+    /// What leads to the gateways, where a test wants to cut it.
+    pub wires: Option<Wires>,
     /// How many of the simulator's events were delivered by [`TestApp::deliver_new`].
     delivered: AtomicUsize,
     _database: Database,
@@ -61,6 +73,26 @@ pub struct Options {
     pub limits: Limits,
     /// PEM text of roots to trust beside the simulator's.
     pub more_roots: String,
+    /// Whether there are wires to the gateways that can be cut.
+    pub has_wires: bool,
+    /// How long a call to a gateway may take, where not as long as usual.
+    pub gateway_timeout: Option<Duration>,
+}
+
+/// The wires to both gateways.
+pub struct Wires {
+    /// To Stripe.
+    pub stripe: Proxy,
+    /// To PayPal.
+    pub paypal: Proxy,
+}
+
+impl Wires {
+    /// Changes both.
+    pub fn set(&self, wire: Wire) {
+        self.stripe.set(wire);
+        self.paypal.set(wire);
+    }
 }
 
 /// Settings of a process that uses this database and simulator, as in its environment.
@@ -120,9 +152,18 @@ impl TestApp {
         let roots = format!("{}{}", simulator.paypal_root_pem(), options.more_roots);
         let roots = database.write("roots.pem", &roots);
         let mut settings = settings(&database.url, &bind, &simulator, &roots);
+        let wires = options.has_wires.then(|| Wires {
+            stripe: Proxy::start(simulator.stripe_url()),
+            paypal: Proxy::start(simulator.paypal_url()),
+        });
+        if let Some(wires) = &wires {
+            settings.insert("STRIPE_API_BASE".into(), wires.stripe.url());
+            settings.insert("PAYPAL_API_BASE".into(), wires.paypal.url());
+        }
         settings.extend(options.settings.into_iter().map(|(name, value)| (name.into(), value)));
-        let config = Config::read(&|name| settings.get(name).cloned()).unwrap();
-        let pool = shared::db::connect(&config.database_url, PoolSettings::API).unwrap();
+        let mut config = Config::read(&|name| settings.get(name).cloned()).unwrap();
+        config.gateway_timeout = options.gateway_timeout.unwrap_or(config.gateway_timeout);
+        let pool = shared::db::connect(&config.database_url, PATIENT).unwrap();
         let clock = Clock::fixed("2026-11-24T12:00:00Z".parse().unwrap());
         let app = App::new(config, pool, clock.clone()).unwrap();
         make_plans(&app).await;
@@ -131,7 +172,8 @@ impl TestApp {
         tokio::spawn(api::serve(api.clone(), listener, std::future::pending()));
         let base = format!("http://{bind}");
         let delivered = AtomicUsize::new(0);
-        Self { app, clock, simulator, base, http: client(), api, delivered, _database: database }
+        let http = client();
+        Self { app, clock, simulator, base, http, api, wires, delivered, _database: database }
     }
 
     /// An address below the contract's base path.

@@ -10,15 +10,12 @@ use tokio::sync::{Mutex, Semaphore};
 
 use super::codes;
 use super::links::{self, Link};
-use crate::config;
+use crate::config::{self, GATEWAY_TIMEOUT};
 use crate::gateways::GatewayError;
 use crate::gateways::stripe::{http_client, no_answer};
 
 /// Calls in flight at once; a slow PayPal must not take every task of the process.
 const MAX_IN_FLIGHT: usize = 32;
-
-/// A call waits that long for its turn: half of what it may then take itself.
-const TURN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A token is fetched anew that long before it ends.
 const TOKEN_MARGIN: Duration = Duration::from_mins(5);
@@ -38,6 +35,7 @@ pub(super) struct Api {
     /// Held while a token is fetched: callers wait for one fetch instead of making their own.
     token: Mutex<Cached>,
     in_flight: Semaphore,
+    pub(super) timeout: Duration,
 }
 
 #[derive(Default)]
@@ -111,6 +109,7 @@ impl Api {
             client_secret: settings.client_secret.clone(),
             token: Mutex::default(),
             in_flight: Semaphore::new(MAX_IN_FLIGHT),
+            timeout: GATEWAY_TIMEOUT,
         }
     }
 
@@ -152,7 +151,8 @@ impl Api {
         request_id: Option<&str>,
         body: &Body<'_>,
     ) -> Result<Vec<u8>, Failure> {
-        let turn = tokio::time::timeout(TURN_TIMEOUT, self.in_flight.acquire()).await;
+        // Half of what the call may then take itself.
+        let turn = tokio::time::timeout(self.timeout / 2, self.in_flight.acquire()).await;
         let _permit = turn
             .map_err(|_| GatewayError::Unavailable("too many calls at once".to_owned()))?
             .expect("never closed");
@@ -181,6 +181,7 @@ impl Api {
         self.http
             .request(method.clone(), format!("{}{path}", self.base))
             .bearer_auth(token.expose_secret())
+            .timeout(self.timeout)
             .header("prefer", "return=representation")
     }
 
@@ -216,6 +217,7 @@ impl Api {
             .post(format!("{}/v1/oauth2/token", self.base))
             .basic_auth(&self.client_id, Some(self.client_secret.expose_secret()))
             .form(&[("grant_type", "client_credentials")])
+            .timeout(self.timeout)
             .send()
             .await
             .map_err(|error| no_answer(&error))?;

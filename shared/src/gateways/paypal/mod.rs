@@ -14,6 +14,8 @@ mod refunds;
 pub mod signature;
 mod vault;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use axum::http::HeaderMap;
 use chrono::{DateTime, Utc};
@@ -74,6 +76,13 @@ impl PayPal {
             proofs: Semaphore::new(proof::AT_ONCE),
             merchant_id: settings.merchant_id.clone(),
         })
+    }
+
+    /// The same client, with this much time for a call.
+    #[must_use]
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.api.timeout = timeout;
+        self
     }
 
     fn object(&self, order: Order) -> Result<Object, GatewayError> {

@@ -17,6 +17,8 @@ pub use errors::advice;
 pub use money::minimum_minor;
 pub(crate) use transport::{client as http_client, no_answer};
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use axum::http::HeaderMap;
 use chrono::{DateTime, Utc};
@@ -57,6 +59,13 @@ impl Stripe {
             livemode: settings.livemode,
             account: settings.account.clone(),
         }
+    }
+
+    /// The same client, with this much time for a call.
+    #[must_use]
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.transport.timeout = timeout;
+        self
     }
 
     /// What Stripe's browser library is started with.

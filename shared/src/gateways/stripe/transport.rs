@@ -17,13 +17,11 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use url::Url;
 
 use super::errors::{Failure, Refusal, Unreadable};
+use crate::config::GATEWAY_TIMEOUT;
 use crate::gateways::GatewayError;
 
 /// Calls in flight at once; a slow Stripe must not take every task of the process.
 const MAX_IN_FLIGHT: usize = 32;
-
-/// How long a call waits for its turn: as long as half of the call itself may take.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Stripe's API by HTTP.
 pub(super) struct Transport {
@@ -31,6 +29,7 @@ pub(super) struct Transport {
     base: String,
     secret_key: SecretString,
     in_flight: Arc<Semaphore>,
+    pub(super) timeout: Duration,
 }
 
 impl Transport {
@@ -41,6 +40,7 @@ impl Transport {
             base: format!("{}/v1", base.as_str().trim_end_matches('/')),
             secret_key,
             in_flight: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
+            timeout: GATEWAY_TIMEOUT,
         }
     }
 
@@ -54,8 +54,9 @@ impl Transport {
         Call { transport: self, key: None }
     }
 
+    /// Waits for a turn half as long as the call itself may then take.
     async fn turn(&self) -> Result<SemaphorePermit<'_>, Failure> {
-        let turn = tokio::time::timeout(PATIENCE, self.in_flight.acquire()).await;
+        let turn = tokio::time::timeout(self.timeout / 2, self.in_flight.acquire()).await;
         let busy = || GatewayError::Unavailable("too many calls in flight".to_owned());
         Ok(turn.map_err(|_elapsed| Failure::NoAnswer(busy()))?.expect("never closed"))
     }
@@ -65,7 +66,7 @@ impl Transport {
 pub(crate) fn client() -> Client {
     Client::builder()
         .connect_timeout(Duration::from_secs(2))
-        .timeout(Duration::from_secs(10))
+        .timeout(GATEWAY_TIMEOUT)
         .redirect(reqwest::redirect::Policy::none())
         .build()
         .expect("constant settings make a client")
@@ -149,7 +150,8 @@ impl Call<'_> {
             .request(method, url)
             // reqwest marks it as sensitive, so that no log of headers shows it.
             .bearer_auth(self.transport.secret_key.expose_secret())
-            .header("stripe-version", HeaderValue::from_static(VERSION.as_str()));
+            .header("stripe-version", HeaderValue::from_static(VERSION.as_str()))
+            .timeout(self.transport.timeout);
         if let Some(key) = self.key {
             http = http.header("idempotency-key", key);
         }

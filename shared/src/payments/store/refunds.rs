@@ -140,6 +140,35 @@ pub(in crate::payments) async fn due(
     Ok(rows.into_iter().map(|row| (row.customer_id, row.id, row.attempts)).collect())
 }
 
+/// Ends a refund made at the gateway that turned out to be none.
+pub(in crate::payments) async fn give_up(
+    db: &mut PgConnection,
+    payment: &Payment,
+    gateway_refund_id: &str,
+    now: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        r#"
+        update refunds
+        set status = 'failed', failure_code = 'reversal', next_attempt_at = null, updated_at = $5
+        where customer_id = $1
+          and payment_id = $2
+          and gateway = $3
+          and gateway_refund_id = $4
+          and origin = 'gateway'
+          and status <> 'failed'
+        "#,
+        payment.customer_id as _,
+        payment.id as _,
+        payment.method.gateway() as _,
+        gateway_refund_id,
+        now,
+    )
+    .execute(db)
+    .await
+    .map(drop)
+}
+
 impl Refund {
     /// What the rules need of it.
     pub(in crate::payments) fn known(&self) -> KnownRefund {

@@ -51,6 +51,7 @@ impl Setup {
         json!({
             "id": self.id,
             "object": "setup_intent",
+            "allowed_payment_method_types": null,
             "application": null,
             "automatic_payment_methods": automatic,
             "cancellation_reason": self.cancellation_reason,
