@@ -168,7 +168,7 @@ const INVARIANTS: &[Invariant] = &[
              having count(*) - 1 > (
                  select count(distinct r.object_id) from refunds r
                  where r.customer_id = o.customer_id and r.payment_id = o.payment_id
-                   and r.origin = 'automatic')",
+                   and r.origin = 'automatic' and r.status <> 'failed')",
     },
     Invariant {
         name: "granted_is_paid",

@@ -63,6 +63,8 @@ pub enum Job {
         customer_id: CustomerId,
         /// The method.
         method_id: PaymentMethodId,
+        /// Tells one ring from the next: the hour, as seconds since 1970.
+        hour: i64,
     },
     /// Reads a gateway's list of events, for those whose webhook was lost.
     FetchEvents {
@@ -90,11 +92,35 @@ impl Job {
             }
             Self::SendRefund { refund_id, attempt, .. } => format!("refund:{refund_id}:{attempt}"),
             Self::CheckPayment { payment_id, check, .. } => format!("check:{payment_id}:{check}"),
-            Self::ReadMethod { method_id, .. } => format!("method:{method_id}"),
+            Self::ReadMethod { method_id, hour, .. } => format!("method:{method_id}:{hour}"),
             Self::FetchEvents { gateway, tick } => {
                 format!("tick:events:{}:{tick}", gateway.as_str())
             }
             Self::Sweep { tick } => format!("tick:sweep:{tick}"),
+        }
+    }
+
+    /// The reading of a method, rung at most once an hour.
+    pub fn read_method(
+        customer_id: CustomerId,
+        method_id: PaymentMethodId,
+        now: DateTime<Utc>,
+    ) -> Self {
+        Self::ReadMethod { customer_id, method_id, hour: now.timestamp() / 3_600 * 3_600 }
+    }
+
+    /// How often the queue tries it before its row is looked at again.
+    ///
+    /// A capture is rung for every minute while it is due, so each ring is tried a few times only.
+    pub const fn max_attempts(&self) -> usize {
+        match self {
+            Self::CapturePayment { .. } => 3,
+            Self::ProcessWebhookEvent { .. }
+            | Self::SendRefund { .. }
+            | Self::CheckPayment { .. }
+            | Self::ReadMethod { .. }
+            | Self::FetchEvents { .. }
+            | Self::Sweep { .. } => MAX_ATTEMPTS,
         }
     }
 
@@ -146,6 +172,16 @@ pub async fn forget_old(db: &PgPool) -> sqlx::Result<()> {
         "delete from apalis.jobs
          where id in (select id from apalis.jobs
                       where status = 'Done' and done_at < now() - interval '1 day'
+                      limit 5000)",
+    )
+    .execute(db)
+    .await?;
+    // What the queue gave up on keeps its key: without this no sweep could ring for it again.
+    sqlx::query(
+        "delete from apalis.jobs
+         where id in (select id from apalis.jobs
+                      where (status = 'Killed' or (status = 'Failed' and attempts >= max_attempts))
+                        and run_at < now() - interval '5 minutes'
                       limit 5000)",
     )
     .execute(db)

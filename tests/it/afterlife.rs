@@ -286,6 +286,7 @@ async fn a_refund_that_the_gateway_shows_as_sent_counts_whatever_was_answered_to
         payment_id: text(&purchase, "payment_id").parse().unwrap(),
         amount: Some("4.00".parse().unwrap()),
         choice: RefundChoice::Proportional,
+        surplus_object: None,
         reason: "asked for".to_owned(),
         requested_by: "key:tests".to_owned(),
     };

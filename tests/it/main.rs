@@ -3,9 +3,11 @@
 
 mod access;
 mod afterlife;
+mod chaos;
 mod crash;
 mod disputes;
 mod drain;
+mod faults;
 mod gateway_errors;
 mod hostile;
 mod hostile_paypal;

@@ -10,7 +10,7 @@ use apalis_postgres::{Config as QueueConfig, PostgresStorage};
 use chrono::{DateTime, Utc};
 use futures_util::FutureExt;
 use shared::clock::wall_now;
-use shared::jobs::{self, Job, MAX_ATTEMPTS, QUEUE};
+use shared::jobs::{self, Job, QUEUE};
 use shared::{App, Error, methods, payments, webhooks};
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -47,7 +47,7 @@ pub async fn run(app: &App, job: Job) -> Result<(), Error> {
                 Err(error) => only_temporary(error),
             }
         }
-        Job::ReadMethod { customer_id, method_id } => {
+        Job::ReadMethod { customer_id, method_id, .. } => {
             match methods::read(app, customer_id, method_id).await {
                 Ok(()) => Ok(()),
                 Err(error) => only_temporary(error),
@@ -103,24 +103,50 @@ async fn give_up(app: &App, job: &Job, why: &str) -> Result<(), Error> {
     }
 }
 
+/// Whether nobody is to blame but a gateway or a database that does not answer.
+fn is_outage(error: &Error) -> bool {
+    matches!(error, Error::Database(_))
+        || matches!(error, Error::Gateway(gateway) if gateway.is_temporary())
+}
+
+/// Ends a job whose attempts are used up. A row that cannot be written now is found by its sweep,
+/// so this is never an error of the queue's, which would keep the job's name for ever.
+async fn end(app: &App, job: &Job, why: &str, is_outage: bool) -> Result<(), BoxDynError> {
+    let ended = match job {
+        Job::ProcessWebhookEvent { event_id, .. } if is_outage => {
+            webhooks::put_off(app, *event_id, why).await
+        }
+        Job::ProcessWebhookEvent { .. }
+        | Job::CapturePayment { .. }
+        | Job::SendRefund { .. }
+        | Job::CheckPayment { .. }
+        | Job::ReadMethod { .. }
+        | Job::FetchEvents { .. }
+        | Job::Sweep { .. } => give_up(app, job, why).await,
+    };
+    if let Err(error) = ended {
+        tracing::error!(%error, job = job.key(), why, "a job's end was not written");
+    }
+    Ok(())
+}
+
 /// Runs a job within the queue's rules: attempts are counted before anything is done, a panic is
 /// an error, and an error lets the job rest in its row.
 async fn handle(job: Job, attempt: Attempt, id: TaskId, app: Data<App>) -> Result<(), BoxDynError> {
     let tries = attempt.current().max(1);
-    if tries > MAX_ATTEMPTS {
+    let most = job.max_attempts();
+    if tries > most {
         // A job that kills its worker comes back without ever having failed.
-        give_up(&app, &job, "its worker died with it, again and again").await?;
-        return Ok(());
+        return end(&app, &job, "its worker died with it, again and again", false).await;
     }
     let done = AssertUnwindSafe(run(&app, job.clone())).catch_unwind().await;
-    let why = match done {
+    let (why, is_outage) = match done {
         Ok(Ok(())) => return Ok(()),
-        Ok(Err(error)) => error.to_string(),
-        Err(_) => "the job panicked".to_owned(),
+        Ok(Err(error)) => (error.to_string(), is_outage(&error)),
+        Err(_) => ("the job panicked".to_owned(), false),
     };
-    if tries >= MAX_ATTEMPTS {
-        give_up(&app, &job, &why).await?;
-        return Ok(());
+    if tries >= most {
+        return end(&app, &job, &why, is_outage).await;
     }
     tracing::warn!(job = job.key(), tries, why, "job failed; it is tried again");
     jobs::postpone(&app.db, &id.to_string(), tries).await?;

@@ -44,6 +44,7 @@ pub(crate) struct RefundBody {
     amount: Option<Decimal>,
     reason: String,
     tokens: Option<RefundChoice>,
+    surplus_object: Option<String>,
     idempotency_key: Option<String>,
 }
 
@@ -68,6 +69,7 @@ pub(crate) async fn refund(
         payment_id: id,
         amount: body.amount,
         choice: body.tokens.unwrap_or(RefundChoice::Proportional),
+        surplus_object: body.surplus_object,
         reason: reason.to_owned(),
         requested_by: actor,
     };

@@ -77,7 +77,7 @@ pub async fn remember(
     let id = PaymentMethodId::new(now);
     let saved = (gateway, gateway_method_id, gateway_customer);
     let is_new = store::insert(db, customer_id, id, saved, now).await?;
-    Ok(is_new.then_some(Job::ReadMethod { customer_id, method_id: id }))
+    Ok(is_new.then(|| Job::read_method(customer_id, id, now)))
 }
 
 /// Reads a method's details from its gateway. May be repeated.
@@ -86,26 +86,19 @@ pub async fn read(app: &App, customer_id: CustomerId, id: PaymentMethodId) -> Re
         Err(Error::NotFound(_)) => return Ok(()),
         found => found?,
     };
-    let gateway = app.gateways.get(method.gateway)?;
+    let told = app.gateways.get(method.gateway)?.fetch_method(&method.gateway_method_id).await;
     let mut db = app.db.acquire().await?;
-    match gateway.fetch_method(&method.gateway_method_id).await {
-        Ok(saved) => save_details(&mut db, customer_id, &saved, method.gateway, app).await,
+    match told {
+        Ok(saved) => {
+            let now = app.clock.now();
+            Ok(store::save_details(&mut db, customer_id, method.gateway, &saved, now).await?)
+        }
         Err(GatewayError::NotFound) => {
             let gone = (method.gateway, method.gateway_method_id.as_str());
             Ok(store::set_detached(&mut db, customer_id, gone, app.clock.now()).await?)
         }
         Err(error) => Err(error.into()),
     }
-}
-
-async fn save_details(
-    db: &mut PgConnection,
-    customer_id: CustomerId,
-    saved: &SavedMethod,
-    gateway: GatewayName,
-    app: &App,
-) -> Result<(), Error> {
-    Ok(store::save_details(db, customer_id, gateway, saved, app.clock.now()).await?)
 }
 
 /// Reads a method that an event names, where we know whose it is, by its id or by the customer
@@ -179,6 +172,6 @@ pub async fn detach(app: &App, customer_id: CustomerId, id: PaymentMethodId) -> 
 /// Methods whose details are still to be read: their doorbell was lost.
 pub async fn to_read(app: &App, now: DateTime<Utc>) -> Result<Vec<Job>, Error> {
     let unread = store::unread(&app.db, now - chrono::Duration::seconds(5), 100).await?;
-    let job = |(customer_id, method_id)| Job::ReadMethod { customer_id, method_id };
+    let job = |(customer_id, method_id)| Job::read_method(customer_id, method_id, now);
     Ok(unread.into_iter().map(job).collect())
 }

@@ -149,6 +149,7 @@ pub(super) async fn unread(
         where kind = ''
           and detached_at is null
           and created_at < $1
+        order by created_at desc
         limit $2
         "#,
         at,

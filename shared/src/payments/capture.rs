@@ -5,7 +5,7 @@ use super::settle::Owner;
 use super::{Payment, PaymentStatus, store};
 use crate::App;
 use crate::error::Error;
-use crate::gateways::ObjectFacts;
+use crate::gateways::{GatewayName, ObjectFacts};
 use crate::ids::{CustomerId, PaymentId};
 
 /// Captures what the payer approved, as he says, and books it. May be repeated, also at the same
@@ -38,6 +38,9 @@ async fn capture_those(
         store::find(&mut db, customer_id, payment_id).await?.ok_or(Error::NotFound("payment"))?;
     let objects = store::objects(&mut db, &payment).await?;
     drop(db);
+    if payment.method.gateway() == GatewayName::Manual {
+        return Err(Error::Conflict("an operator books this payment by hand".to_owned()));
+    }
     if payment.gateway_reference.is_none() {
         return Err(Error::Conflict("the payment was never opened at its gateway".to_owned()));
     }

@@ -4,7 +4,7 @@ use chrono::{DateTime, Duration, Utc};
 
 use super::learn::learn_objects;
 use super::object::{heard, read};
-use super::refund::settle_refund;
+use super::refund::{correct_refund, settle_refund};
 use super::settle::{Verdict, owner_of_capture, settle_dispute};
 use super::{Payment, PaymentStatus, facts, reckon, store};
 use crate::App;
@@ -50,6 +50,9 @@ pub struct Difference {
     pub is_healed: bool,
 }
 
+/// So many payments in a row without an answer are an outage.
+const UNANSWERED: u32 = 5;
+
 /// Payments read at once from the database.
 const PAGE: i64 = 200;
 
@@ -61,6 +64,7 @@ const PAGE: i64 = 200;
 pub async fn compare(app: &App, since: DateTime<Utc>) -> Result<Vec<Difference>, Error> {
     let mut found = Vec::new();
     let mut after = None;
+    let mut unanswered = 0;
     loop {
         let mut db = app.db.acquire().await?;
         let page = store::page_since(&mut db, since, after, PAGE).await?;
@@ -68,7 +72,15 @@ pub async fn compare(app: &App, since: DateTime<Utc>) -> Result<Vec<Difference>,
         let Some(last) = page.last() else { break };
         after = Some(last.id);
         for payment in &page {
-            compare_payment(app, payment, &mut found).await?;
+            match compare_payment(app, payment, &mut found).await {
+                Ok(()) => unanswered = 0,
+                // One strange answer must not hide what stands behind it; an outage ends it.
+                Err(Error::Gateway(error)) if unanswered < UNANSWERED => {
+                    unanswered += 1;
+                    found.push(unreadable(payment, &error));
+                }
+                Err(error) => return Err(error),
+            }
         }
     }
     for name in [GatewayName::Stripe, GatewayName::Paypal] {
@@ -77,6 +89,18 @@ pub async fn compare(app: &App, since: DateTime<Utc>) -> Result<Vec<Difference>,
         }
     }
     Ok(found)
+}
+
+/// What a gateway would not or could not show.
+fn unreadable(payment: &Payment, error: &GatewayError) -> Difference {
+    Difference {
+        kind: DifferenceKind::Unreadable,
+        gateway: payment.method.gateway().as_str(),
+        payment_id: Some(payment.id),
+        object_id: payment.gateway_reference.clone().unwrap_or_default(),
+        detail: error.to_string(),
+        is_healed: false,
+    }
 }
 
 /// Compares one payment with its gateway, and books what is safe to book.
@@ -206,7 +230,16 @@ async fn compare_taken(
     let mut mismatch = None;
     for told in gateway.refunds_of(capture).await? {
         let mut tx = app.db.begin().await?;
-        let settled = settle_refund(&mut tx, owner, &told, now).await?;
+        let mut settled = settle_refund(&mut tx, owner, &told, now).await?;
+        if matches!(settled.verdict, Verdict::Mismatch(_)) {
+            // One of two readings is wrong. What a third confirms is booked.
+            drop(tx);
+            let again = gateway.fetch_refund(&told.id).await?;
+            tx = app.db.begin().await?;
+            if again.amount == told.amount {
+                settled = correct_refund(&mut tx, owner, &again, now).await?;
+            }
+        }
         match settled.verdict {
             Verdict::Booked(_) => tx.commit().await?,
             Verdict::Waits => {}
@@ -325,7 +358,8 @@ async fn unknown(
     let was_booked = payment.completed_at.is_some();
     let told = gateway.fetch_intent(&object_id).await?;
     match heard(app, &payment, &told).await {
-        Ok(_) if was_booked => Ok(None),
+        // Under way: lists show such money, but nothing was captured yet.
+        Ok(after) if was_booked || after.completed_at.is_none() => Ok(None),
         Ok(_) => {
             let detail = format!("{} was captured; booked", theirs.amount);
             Ok(difference(DifferenceKind::PaidNotGranted, Some(payment.id), detail, true))

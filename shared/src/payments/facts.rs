@@ -180,6 +180,17 @@ fn status(known: &Known, captured: i64, refunded: i64, is_captured: bool) -> Pay
     }
 }
 
+/// What is left of the `asked_minor` that an object captured, or has captured unknown to us: neither
+/// refunded nor on its way back.
+pub(super) fn rest_minor(known: &Known, object_id: &str, asked_minor: i64) -> i64 {
+    let refunds = known
+        .refunds
+        .iter()
+        .filter(|refund| refund.object_id == object_id && refund.status != RefundStatus::Failed);
+    let refunded: i64 = refunds.map(|refund| refund.amount_minor).sum();
+    asked_minor - refunded
+}
+
 /// What a refund of what is unused would be: advice, not a bound (rules.md, "Quote").
 ///
 /// `time` and `tokens` are unused shares as (unused, whole); a pack has no time.

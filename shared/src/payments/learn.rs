@@ -3,19 +3,20 @@
 use super::object::{intent_request, on_record};
 use super::reckon::reckon;
 use super::settle::lock;
-use super::{Payment, PaymentStatus, store};
+use super::{Payment, PaymentStatus, charge, store};
 use crate::App;
 use crate::error::Error;
 use crate::gateways::{GatewayName, Object};
 use crate::ids::PaymentId;
 use crate::plans;
 
-/// Stores which object of the gateway may pay this payment.
+/// Stores which object of the gateway may pay this payment; false if it is not the newest: another
+/// caller has made room for another one meanwhile.
 pub(super) async fn remember_object(
     app: &App,
     payment: &Payment,
     object: &Object,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let now = app.clock.now();
     let mut tx = app.db.begin().await?;
     let locked = lock(&mut tx, (payment.customer_id, payment.id)).await?;
@@ -26,14 +27,15 @@ pub(super) async fn remember_object(
         }
         store::save_object(&mut tx, payment, gateway, &object.id, now).await?;
     }
-    if locked.object_attempt == payment.object_attempt {
+    let is_newest = locked.object_attempt == payment.object_attempt;
+    if is_newest {
         store::set_reference(&mut tx, payment, &object.id, now).await?;
     }
     // Where the last object was cancelled to make room for this one, the payment is open again.
     let reckoned = reckon(&mut tx, &locked, now).await?;
     tx.commit().await?;
     reckoned.jobs.into_iter().for_each(|job| app.doorbell.ring(job));
-    Ok(())
+    Ok(is_newest)
 }
 
 /// Learns the objects of the payment that an event names: those of a creation that we never saw
@@ -60,7 +62,11 @@ pub(super) async fn learn(app: &App, payment: &Payment) -> Result<Option<Object>
     let is_open = matches!(payment.status, PaymentStatus::Pending | PaymentStatus::Failed);
     let object = match payment.gateway_reference.as_deref() {
         Some(id) => gateway.fetch_intent(id).await?,
-        None if !is_open || payment.charged_method.is_some() => return Ok(None),
+        None if !is_open => return Ok(None),
+        None if payment.charged_method.is_some() => {
+            charge::ask(app, payment).await?;
+            return Ok(None);
+        }
         None => {
             let mut db = app.db.acquire().await?;
             let plan = plans::version(&mut db, payment.plan_id, payment.plan_version).await?;

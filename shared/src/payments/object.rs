@@ -4,7 +4,7 @@ use super::learn::remember_object;
 use super::redirect::return_urls;
 use super::settle::{Verdict, lock, settle};
 use super::status::PaymentStatus;
-use super::{Payment, store};
+use super::{Payment, reconcile, store};
 use crate::App;
 use crate::customers;
 use crate::error::Error;
@@ -167,9 +167,18 @@ async fn replace(app: &App, payment: &Payment, form: Form) -> Result<Payment, Er
         return Ok(locked);
     }
     let attempt = payment.object_attempt + 1;
-    store::set_next_object(&mut tx, payment, form, attempt, now).await?;
+    let next_check = now + reconcile::FIRST_CHECK;
+    store::set_next_object(&mut tx, payment, (form, attempt), next_check, now).await?;
     tx.commit().await?;
-    Ok(Payment { form, object_attempt: attempt, gateway_reference: None, ..locked })
+    let status = match locked.status {
+        PaymentStatus::Cancelled => PaymentStatus::Pending,
+        PaymentStatus::Pending
+        | PaymentStatus::Failed
+        | PaymentStatus::Completed
+        | PaymentStatus::Refunded => locked.status,
+    };
+    let (gateway_reference, cancelled_at) = (None, None);
+    Ok(Payment { form, object_attempt: attempt, gateway_reference, cancelled_at, status, ..locked })
 }
 
 async fn open(
@@ -184,7 +193,12 @@ async fn open(
         tracing::error!(payment.id = %payment.id, "gateway answered another amount than asked");
         return Err(GatewayError::Malformed("another amount".to_owned()).into());
     }
-    remember_object(app, &payment, &object).await?;
+    if !remember_object(app, &payment, &object).await? {
+        // Never two that can be paid: the one that came too late is closed again.
+        let closed = gateway.cancel_intent(&object.id, payment.id).await?;
+        heard(app, &payment, &closed).await?;
+        return Err(Error::Conflict("this is being bought another way just now".to_owned()));
+    }
     let payment = Payment { gateway_reference: Some(object.id), ..payment };
     Ok(Ready { payment, next: object.next })
 }

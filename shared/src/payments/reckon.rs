@@ -136,12 +136,12 @@ async fn refund_surplus(
 ) -> Result<Vec<Job>, Error> {
     let mut jobs = Vec::new();
     for own in &reckoned.surplus {
-        let of = known.refunds.iter().filter(|refund| refund.object_id == own.object_id);
-        if of.clone().any(|refund| refund.origin == RefundOrigin::Automatic) {
+        // One whose refund failed is an operator's to send back.
+        let mut of = known.refunds.iter().filter(|refund| refund.object_id == own.object_id);
+        if of.any(|refund| refund.origin == RefundOrigin::Automatic) {
             continue;
         }
-        let gone = of.filter(|refund| refund.status != RefundStatus::Failed);
-        let rest = own.captured.amount.minor - gone.map(|refund| refund.amount_minor).sum::<i64>();
+        let rest = facts::rest_minor(known, &own.object_id, own.captured.amount.minor);
         if rest <= 0 {
             continue;
         }
@@ -159,7 +159,9 @@ async fn refuse_late(
     payment: &Payment,
     now: DateTime<Utc>,
 ) -> Result<Vec<Job>, Error> {
-    let Some(cancelled_at) = payment.cancelled_at.filter(|_| payment.completed_at.is_none()) else {
+    let is_by_hand = payment.method.gateway() == GatewayName::Manual;
+    let is_first = payment.completed_at.is_none() && !is_by_hand;
+    let Some(cancelled_at) = payment.cancelled_at.filter(|_| is_first) else {
         return Ok(Vec::new());
     };
     let known = known(db, payment).await?;

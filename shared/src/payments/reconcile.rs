@@ -30,7 +30,9 @@ pub async fn check(app: &App, customer_id: CustomerId, id: PaymentId) -> Result<
     let now = app.clock.now();
     let mut db = app.db.acquire().await?;
     let Some(payment) = store::find(&mut db, customer_id, id).await? else { return Ok(()) };
-    let next = next_check(&payment, now);
+    let objects = store::objects(&mut db, &payment).await?;
+    let is_under_way = objects.iter().any(|object| object.facts.is_processing);
+    let next = next_check(&payment, is_under_way, now);
     store::set_next_check(&mut db, &payment, next).await?;
     drop(db);
     if payment.completed_at.is_some() {
@@ -69,16 +71,26 @@ fn lifetime(payment: &Payment) -> Duration {
     }
 }
 
-/// Twice as long each time, an hour at most; a declined one is left after its lifetime.
-fn next_check(payment: &Payment, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+/// Twice as long each time, an hour at most; a declined one is left after its lifetime, unless
+/// money is under way.
+fn next_check(payment: &Payment, is_under_way: bool, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     let is_open = match payment.status {
         PaymentStatus::Pending => true,
-        PaymentStatus::Failed => now - payment.created_at < lifetime(payment),
-        PaymentStatus::Completed | PaymentStatus::Cancelled | PaymentStatus::Refunded => false,
+        PaymentStatus::Failed => is_under_way || now - payment.created_at < lifetime(payment),
+        PaymentStatus::Cancelled => {
+            is_paypal(payment) && now - payment.created_at < lifetime(payment)
+        }
+        PaymentStatus::Completed | PaymentStatus::Refunded => false,
     };
     let doublings = u32::try_from(payment.checks).unwrap_or(0).min(5);
     let wait = (FIRST_CHECK * 2_i32.pow(doublings)).min(SLOWEST_CHECK);
     is_open.then(|| now + wait)
+}
+
+/// PayPal's orders cannot be voided: one that we marked so may be captured all the same, by a call
+/// of ours that was under way.
+fn is_paypal(payment: &Payment) -> bool {
+    payment.method.gateway() == GatewayName::Paypal
 }
 
 /// Reads every object of the payment that may still change, and books what it says.
@@ -97,7 +109,8 @@ pub(super) async fn ask(app: &App, payment: &Payment) -> Result<PaymentStatus, E
     drop(db);
     let gateway = app.gateways.get(payment.method.gateway())?;
     let mut after = payment.clone();
-    for object in objects.iter().filter(|object| !object.facts.is_voided) {
+    let may_change = |voided: bool| !voided || is_paypal(payment);
+    for object in objects.iter().filter(|object| may_change(object.facts.is_voided)) {
         let read = read(gateway, payment, &object.id).await?;
         after = heard(app, payment, &read).await?;
         if read.facts.is_approved {

@@ -4,8 +4,8 @@
 use chrono::{DateTime, Duration, Utc};
 use sqlx::PgConnection;
 
-use super::facts::{self, Reckoning};
-use super::reckon::{known, reckon};
+use super::facts::{self, Known, Reckoning};
+use super::reckon::{known as known_of, reckon};
 use super::settle::{Owner, Settled, Verdict, lock, object_of};
 use super::{Payment, RefundChoice, RefundOrigin, store};
 use crate::App;
@@ -65,6 +65,8 @@ pub struct RefundWish {
     pub amount: Option<rust_decimal::Decimal>,
     /// What becomes of the tokens.
     pub choice: RefundChoice,
+    /// The gateway object of a capture too many, whose own refund failed; `None`: the payment's.
+    pub surplus_object: Option<String>,
     /// Why.
     pub reason: String,
     /// Who asks.
@@ -87,7 +89,7 @@ pub async fn quote(app: &App, payment_id: PaymentId) -> Result<Quote, Error> {
     let now = app.clock.now();
     let mut tx = app.db.begin().await?;
     let payment = find(&mut tx, payment_id).await?;
-    let reckoned = facts::reckon(&known(&mut tx, &payment).await?);
+    let reckoned = facts::reckon(&known_of(&mut tx, &payment).await?);
     let of = (payment.customer_id, payment.id);
     let time = subscriptions::unused_time(&mut tx, of, now).await?;
     let tokens = tokens::unused_of(&mut tx, payment.customer_id, payment.id, now).await?;
@@ -135,8 +137,11 @@ async fn open(app: &App, owner: Owner, wish: &RefundWish) -> Result<(), Error> {
             && is_same_amount;
         return if is_same { Ok(()) } else { Err(Error::IdempotencyMismatch) };
     }
-    let reckoned = facts::reckon(&known(&mut tx, &payment).await?);
-    let refund = drafted(&payment, &reckoned, wish, now)?;
+    let known = known_of(&mut tx, &payment).await?;
+    let refund = match &wish.surplus_object {
+        None => drafted(&payment, &facts::reckon(&known), wish, now)?,
+        Some(object_id) => drafted_of_surplus(&payment, &known, object_id, wish, now)?,
+    };
     store::refunds::insert(&mut tx, &refund, Some(now)).await?;
     let reckoned = reckon(&mut tx, &payment, now).await?;
     tx.commit().await?;
@@ -183,6 +188,40 @@ fn drafted(
         amount_minor,
         choice: wish.choice,
         origin: RefundOrigin::Operator,
+        status: RefundStatus::Pending,
+        failure_code: None,
+        reason: wish.reason.clone(),
+        requested_by: wish.requested_by.clone(),
+        attempts: 0,
+        created_at: now,
+    })
+}
+
+/// The rest of a capture too many, whole: nothing was bought with it.
+fn drafted_of_surplus(
+    payment: &Payment,
+    known: &Known,
+    object_id: &str,
+    wish: &RefundWish,
+    now: DateTime<Utc>,
+) -> Result<Refund, Error> {
+    let reckoned = facts::reckon(known);
+    let own = reckoned.surplus.iter().find(|own| own.object_id == object_id);
+    let own = own.ok_or(Error::NotFound("capture too many"))?;
+    let amount_minor = facts::rest_minor(known, &own.object_id, own.captured.amount.minor);
+    if amount_minor <= 0 || wish.amount.is_some() {
+        return Err(Error::Conflict("a capture too many is refunded whole, once".to_owned()));
+    }
+    Ok(Refund {
+        customer_id: payment.customer_id,
+        id: wish.id,
+        payment_id: payment.id,
+        gateway: payment.method.gateway(),
+        object_id: object_id.to_owned(),
+        gateway_refund_id: None,
+        amount_minor,
+        choice: wish.choice,
+        origin: RefundOrigin::Automatic,
         status: RefundStatus::Pending,
         failure_code: None,
         reason: wish.reason.clone(),
@@ -402,6 +441,33 @@ impl Refund {
     }
 }
 
+/// Books another amount of a refund made at the gateway, whose first reading was wrong: whoever
+/// calls has read it twice, the same each time.
+pub(super) async fn correct_refund(
+    db: &mut PgConnection,
+    owner: Owner,
+    told: &RefundState,
+    now: DateTime<Utc>,
+) -> Result<Settled, Error> {
+    let payment = lock(db, owner).await?;
+    let refunds = store::refunds::of_payment(db, &payment).await?;
+    let known = refunds.iter().find(|it| it.gateway_refund_id.as_ref() == Some(&told.id));
+    let Some(known) = known.filter(|it| it.origin == RefundOrigin::Gateway) else {
+        return Ok(Settled::mismatch("only what we did not ask for ourselves is corrected"));
+    };
+    let rest =
+        facts::rest_minor(&known_of(db, &payment).await?, &known.object_id, payment.amount.minor);
+    let is_counted = known.status != RefundStatus::Failed;
+    let rest = rest + if is_counted { known.amount_minor } else { 0 };
+    if told.amount.currency != payment.amount.currency || told.amount.minor > rest {
+        let rest = Money::new(rest, payment.amount.currency);
+        return Ok(Settled::mismatch(format!("it refunds {}, of {rest}", told.amount)));
+    }
+    tracing::error!(refund.id = %known.id, "a refund's amount was read wrongly at first; corrected");
+    store::refunds::set_amount(db, known, told.amount.minor, now).await?;
+    Ok(reckon(db, &payment, now).await?.into())
+}
+
 /// Merges what is said of a refund that we know. A status only moves on.
 async fn hear_of(
     db: &mut PgConnection,
@@ -447,6 +513,11 @@ async fn made_there(
     let Some(object_id) = object_of(db, payment, &told.capture).await? else {
         return Ok(Settled::mismatch("it refunds a capture that this payment does not have"));
     };
+    let rest = facts::rest_minor(&known_of(db, payment).await?, &object_id, payment.amount.minor);
+    if told.status != RefundStatus::Failed && told.amount.minor > rest {
+        let rest = Money::new(rest, payment.amount.currency);
+        return Ok(Settled::mismatch(format!("it refunds {}, of {rest}", told.amount)));
+    }
     let refund = Refund {
         customer_id: payment.customer_id,
         id: RefundId::new(now),

@@ -217,14 +217,21 @@ pub async fn settle_dispute(
     if told.amount.minor <= 0 {
         return Ok(Settled::mismatch("it contests nothing"));
     }
+    if told.amount.minor > payment.amount.minor {
+        let most = payment.amount;
+        return Ok(Settled::mismatch(format!("it contests {}, of {most}", told.amount)));
+    }
     let gateway = payment.method.gateway();
     let known = store::disputes::stage_of(db, &payment, gateway, &told.id).await?;
     if told.kind == DisputeKind::Reversal {
         // Read from the list of refunds before its event told what it is: counted as lost instead.
         store::refunds::give_up(db, &payment, &told.id, now).await?;
     }
-    if known.is_none_or(|known| known < told.stage) {
+    // The same stage is saved again: its amount may have been misread the first time.
+    if known.is_none_or(|known| known <= told.stage) {
         store::disputes::save(db, &payment, &object_id, told, now).await?;
+    }
+    if known.is_none_or(|known| known < told.stage) {
         warn_of(&payment, told);
         if told.stage == DisputeStage::Lost {
             // Who took his money back is not charged while away (rules.md, "Renewal").

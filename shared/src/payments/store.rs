@@ -270,6 +270,7 @@ pub(super) async fn was_bought_again(
               and id <> $2
               and plan_id = $3
               and completed_at >= $4
+              and status = 'completed'
         ) as "exists!"
         "#,
         payment.customer_id as _,
@@ -649,7 +650,13 @@ pub(super) async fn save_reckoning(
     now: DateTime<Utc>,
 ) -> Result<(), Error> {
     let is_cancelled = reckoned.status == PaymentStatus::Cancelled;
-    let is_open = matches!(reckoned.status, PaymentStatus::Pending | PaymentStatus::Failed);
+    // PayPal lets an order be captured that we marked as never to be: such a capture may be on its
+    // way, so we go on asking.
+    let is_open = match reckoned.status {
+        PaymentStatus::Pending | PaymentStatus::Failed => true,
+        PaymentStatus::Cancelled => payment.method.gateway() == GatewayName::Paypal,
+        PaymentStatus::Completed | PaymentStatus::Refunded => false,
+    };
     let updated = sqlx::query!(
         r#"
         update payments
@@ -657,7 +664,8 @@ pub(super) async fn save_reckoning(
             cancelled_at = case when $7 then coalesce(cancelled_at, $8)
                                 when $9 then null else cancelled_at end,
             next_check_at = case when $9 then coalesce(next_check_at, $10) end,
-            updated_at = $8
+            updated_at = case when status is distinct from $3 or refunded_minor <> $4
+                                or failure is distinct from $5 then $8 else updated_at end
         where customer_id = $1
           and id = $2
         "#,
@@ -728,18 +736,21 @@ pub(super) async fn set_captured(
     Ok(())
 }
 
-/// Makes the next object the payment's newest: its form and number are in its idempotency key.
+/// Makes the next object the payment's newest: its form and number are in its idempotency key. A
+/// payment whose objects were all voided to make room for it is pending again, and asked about.
 pub(super) async fn set_next_object(
     db: &mut PgConnection,
     payment: &Payment,
-    form: Form,
-    attempt: u32,
+    (form, attempt): (Form, u32),
+    next_check_at: DateTime<Utc>,
     now: DateTime<Utc>,
 ) -> Result<(), Error> {
     let updated = sqlx::query!(
         r#"
         update payments
-        set object_form = $3, object_attempt = $4, gateway_reference = null, updated_at = $5
+        set object_form = $3, object_attempt = $4, gateway_reference = null, updated_at = $5,
+            status = case when status = 'cancelled' then 'pending' else status end,
+            cancelled_at = null, next_check_at = $6, checks = 0
         where customer_id = $1
           and id = $2
         "#,
@@ -748,6 +759,7 @@ pub(super) async fn set_next_object(
         form as _,
         i32::try_from(attempt).expect("a small number"),
         now,
+        next_check_at,
     )
     .execute(db)
     .await?;
@@ -789,16 +801,20 @@ pub(super) async fn approved_before(
     let rows = sqlx::query!(
         r#"
         select customer_id as "customer_id: CustomerId", payment_id as "payment_id: PaymentId"
-        from payment_objects
-        where approved_at < $1
+        from payment_objects o
+        where approved_at between $3 and $1
           and captured_at is null
           and not is_voided
           and not is_processing
+          and exists (select from payments p
+                      where p.customer_id = o.customer_id and p.id = o.payment_id
+                        and p.completed_at is null)
         order by approved_at
         limit $2
         "#,
         at,
         limit,
+        at - chrono::Duration::days(3),
     )
     .fetch_all(db)
     .await?;

@@ -57,11 +57,28 @@ pub async fn restore_paid(db: &mut PgConnection, of: Of, now: DateTime<Utc>) -> 
         return Ok(());
     }
     store::lock(db, of.0, period.subscription_id).await?;
-    let starts_at = live.and_then(|live| live.ends_at).unwrap_or(now);
-    let restored = Paid { starts_at, ends_at: starts_at + left, ..period.paid };
-    store::restore_period(db, of.0, &restored).await?;
-    place_all(db, of.0, vec![restored], now).await?;
-    set_end(db, of.0, period.subscription_id, now).await
+    append(db, of.0, &period, left, now).await
+}
+
+/// Places what is left of a period behind what is paid in its subscription, or from now.
+async fn append(
+    db: &mut PgConnection,
+    customer_id: CustomerId,
+    period: &Period,
+    left: Duration,
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
+    if left <= Duration::zero() {
+        return Ok(());
+    }
+    let others = store::periods(db, customer_id, period.subscription_id).await?;
+    let is_other = |other: &&Paid| other.payment_id != period.paid.payment_id;
+    let last = others.iter().filter(is_other).map(|other| other.ends_at).max();
+    let starts_at = last.map_or(now, |end| end.max(now));
+    let placed = Paid { starts_at, ends_at: starts_at + left, ..period.paid };
+    store::restore_period(db, customer_id, &placed).await?;
+    place_all(db, customer_id, vec![placed], now).await?;
+    set_end(db, customer_id, period.subscription_id, now).await
 }
 
 async fn restore_pack(db: &mut PgConnection, of: Of, now: DateTime<Utc>) -> Result<(), Error> {
@@ -89,6 +106,9 @@ pub async fn prolong(
         return Ok(());
     }
     store::lock(db, of.0, period.subscription_id).await?;
+    if period.paid.ends_at <= now {
+        return append(db, of.0, &period, period.paid.ends_at + by - now, now).await;
+    }
     let others = store::periods(db, of.0, period.subscription_id).await?;
     let longer = Paid { ends_at: period.paid.ends_at + by, ..period.paid };
     let mut moved = behind(&others, period.paid, by);

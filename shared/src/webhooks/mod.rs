@@ -9,7 +9,7 @@ mod sweep;
 
 pub use fetch::{fetch_jobs, fetch_missed};
 pub use list::{EventView, list};
-pub use process::{give_up, process};
+pub use process::{give_up, process, put_off};
 pub use receive::{Refusal, receive};
 pub use sweep::{due, reprocess, ring_lost};
 

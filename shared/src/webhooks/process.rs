@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::gateways::{
     CaptureRef, DisputeState, Gateway, GatewayError, GatewayEvent, Object, RefundState,
 };
-use crate::ids::WebhookEventId;
+use crate::ids::{CustomerId, WebhookEventId};
 use crate::methods;
 use crate::payments::{self, Owner, Settled, Verdict};
 
@@ -19,6 +19,9 @@ const LEARNING_TIME: Duration = Duration::minutes(15);
 
 /// An event of no payment waits this long for one.
 const WAITING_TIME: Duration = Duration::hours(24);
+
+/// An event that an outage keeps from being read is tried for so long.
+const OUTAGE_TIME: Duration = Duration::days(3);
 
 /// What an event turned out to be.
 enum Outcome {
@@ -107,7 +110,7 @@ async fn understand(
             done_if(app, event, is_ours, "a setup that was not begun here").await
         }
         GatewayEvent::ReadMethod { id, object_id } => {
-            let payer = payer_of(app, event, object_id.as_deref()).await?;
+            let payer = payer_of(app, event, gateway, (&id, object_id.as_deref())).await?;
             let is_ours = methods::read_named(app, event.gateway, &id, payer).await?;
             done_if(app, event, is_ours, "a method that was not saved through us").await
         }
@@ -136,16 +139,25 @@ async fn is_kept(gateway: &dyn Gateway, id: &str) -> Result<bool, Error> {
     }
 }
 
-/// The customer whose payment an event's object pays.
+/// The customer who paid the order with which a method was saved, as an event says. It is believed
+/// only where the order itself shows that method, or the same payer.
 async fn payer_of(
     app: &App,
     event: &Stored,
-    object_id: Option<&str>,
-) -> Result<Option<crate::ids::CustomerId>, Error> {
+    gateway: &dyn Gateway,
+    (method_id, object_id): (&str, Option<&str>),
+) -> Result<Option<CustomerId>, Error> {
     let Some(object_id) = object_id else { return Ok(None) };
     let mut db = app.db.acquire().await?;
     let owner = payments::owner_of(&mut db, event.gateway, object_id).await?;
-    Ok(owner.map(|(customer_id, _)| customer_id))
+    drop(db);
+    let Some((customer_id, _)) = owner else { return Ok(None) };
+    let object = gateway.fetch_intent(object_id).await?;
+    let method = gateway.fetch_method(method_id).await?;
+    let is_shown = object.saved_method.as_deref() == Some(method_id);
+    let is_same_payer =
+        object.gateway_customer.is_some() && object.gateway_customer == method.gateway_customer;
+    Ok((is_shown || is_same_payer).then_some(customer_id))
 }
 
 async fn done_if(
@@ -343,6 +355,10 @@ async fn wait(
         tracing::error!(event.id = %event.id, "{reason}");
         return mark(&mut db, event, EventStatus::Quarantined, Some(reason), now).await;
     }
+    let last = backoff((event.attempts - 1).max(0));
+    if age >= LEARNING_TIME && age - last < LEARNING_TIME {
+        tracing::error!(event.id = %event.id, "an event waits for its payment since 15 minutes");
+    }
     let next = now + backoff(event.attempts);
     Ok(store::set_waiting(&mut db, event.id, next, "no payment owns this object yet").await?)
 }
@@ -351,6 +367,21 @@ async fn wait(
 fn backoff(attempts: i32) -> Duration {
     let exponent = u32::try_from(attempts).unwrap_or(0).min(9);
     Duration::seconds(2_i64.pow(exponent).min(300))
+}
+
+/// An outage outlasted the attempts on an event: it waits for its end, as long as the gateways
+/// themselves would go on sending, then a person must look.
+pub async fn put_off(app: &App, id: WebhookEventId, why: &str) -> Result<(), Error> {
+    let now = app.clock.now();
+    let Some(event) = store::find(&app.db, id).await?.filter(Stored::is_open) else {
+        return Ok(());
+    };
+    if now - event.received_at >= OUTAGE_TIME {
+        return give_up(app, id, why).await;
+    }
+    tracing::error!(event.id = %id, why, "webhook event put off: an outage goes on");
+    let mut db = app.db.acquire().await?;
+    Ok(store::set_waiting(&mut db, id, now + Duration::minutes(5), why).await?)
 }
 
 /// Records that the attempts on an event are used up; a person can have it processed again.

@@ -73,6 +73,8 @@ pub struct Options {
     pub limits: Limits,
     /// PEM text of roots to trust beside the simulator's.
     pub more_roots: String,
+    /// Gateways in place of the usual ones.
+    pub simulator: Option<SimulatorSettings>,
     /// Whether there are wires to the gateways that can be cut.
     pub has_wires: bool,
     /// How long a call to a gateway may take, where not as long as usual.
@@ -93,6 +95,13 @@ impl Wires {
         self.stripe.set(wire);
         self.paypal.set(wire);
     }
+}
+
+/// What a run of the tests was told by its environment: how much of a thing, or which seed.
+#[expect(clippy::disallowed_methods, reason = "a setting of the tests, not of the product")]
+pub fn told(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
 }
 
 /// Settings of a process that uses this database and simulator, as in its environment.
@@ -128,9 +137,13 @@ pub fn settings(
 
 /// A simulator that signs with the tests' secret and delivers to nobody until told.
 pub async fn simulator() -> Simulator {
+    simulator_with(SimulatorSettings::default()).await
+}
+
+async fn simulator_with(settings: SimulatorSettings) -> Simulator {
     Simulator::start(SimulatorSettings {
         stripe_webhook_secrets: vec![STRIPE_WEBHOOK_SECRET.to_owned()],
-        ..SimulatorSettings::default()
+        ..settings
     })
     .await
     .unwrap()
@@ -146,7 +159,7 @@ impl TestApp {
     pub async fn start_with(options: Options) -> Self {
         logs::watch();
         let database = Database::create().await;
-        let simulator = simulator().await;
+        let simulator = simulator_with(options.simulator.unwrap_or_default()).await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let bind = listener.local_addr().unwrap().to_string();
         let roots = format!("{}{}", simulator.paypal_root_pem(), options.more_roots);

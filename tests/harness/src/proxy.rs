@@ -1,6 +1,8 @@
 //! A wire between us and a gateway that a test can cut: refused, hanging, reset, or losing answers.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::{AsyncReadExt, copy, copy_bidirectional, sink};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -26,6 +28,7 @@ pub enum Wire {
 pub struct Proxy {
     addr: SocketAddr,
     wire: watch::Sender<Wire>,
+    most: Arc<AtomicUsize>,
 }
 
 impl Proxy {
@@ -35,13 +38,19 @@ impl Proxy {
         let socket = bound(([127, 0, 0, 1], 0).into());
         let addr = socket.local_addr().unwrap();
         let (wire, now) = watch::channel(Wire::Whole);
-        tokio::spawn(serve(listening(socket), target, now));
-        Self { addr, wire }
+        let most = Arc::default();
+        tokio::spawn(serve(listening(socket), target, now, Arc::clone(&most)));
+        Self { addr, wire, most }
     }
 
     /// Where to connect instead.
     pub fn url(&self) -> String {
         format!("http://{}", self.addr)
+    }
+
+    /// The most connections that were open at once since the wire last changed.
+    pub fn most_at_once(&self) -> usize {
+        self.most.load(Ordering::SeqCst)
     }
 
     /// Changes what becomes of connections; those that are open are cut.
@@ -62,7 +71,12 @@ fn listening(socket: TcpSocket) -> TcpListener {
     socket.listen(1_024).unwrap()
 }
 
-async fn serve(mut listener: TcpListener, target: SocketAddr, mut wire: watch::Receiver<Wire>) {
+async fn serve(
+    mut listener: TcpListener,
+    target: SocketAddr,
+    mut wire: watch::Receiver<Wire>,
+    most: Arc<AtomicUsize>,
+) {
     let addr = listener.local_addr().unwrap();
     loop {
         let now = *wire.borrow_and_update();
@@ -77,16 +91,20 @@ async fn serve(mut listener: TcpListener, target: SocketAddr, mut wire: watch::R
         }
         // Dropped when the wire changes: that cuts all of them.
         let mut connections = JoinSet::new();
+        most.store(0, Ordering::SeqCst);
         loop {
+            // Ends are counted before beginnings.
             tokio::select! {
+                biased;
+                Some(_ended) = connections.join_next() => {}
                 changed = wire.changed() => match changed {
                     Ok(()) => break,
                     Err(_) => return,
                 },
                 accepted = listener.accept() => {
                     connections.spawn(carry(accepted.unwrap().0, target, now));
+                    most.fetch_max(connections.len(), Ordering::SeqCst);
                 }
-                Some(_ended) = connections.join_next() => {}
             }
         }
     }

@@ -135,7 +135,7 @@ mod tests {
         let capture = r#"ReadCapture("2GG279541U471931P")"#;
         let dispute = r#"ReadDispute("PP-D-27803")"#;
         for (payload, expected) in [
-            (vector!("checkout.order.approved"), r#"ReadObject("5O190127TN364715T")"#),
+            (vector!("checkout.order.approved"), r#"Approved("5O190127TN364715T")"#),
             (vector!("payment.capture.completed"), capture),
             (vector!("payment.capture.pending"), capture),
             (vector!("payment.capture.denied"), capture),

@@ -118,6 +118,31 @@ pub(in crate::payments) async fn save_told(
     Ok(())
 }
 
+/// Saves another amount of a refund that was misread.
+pub(in crate::payments) async fn set_amount(
+    db: &mut PgConnection,
+    refund: &Refund,
+    amount_minor: i64,
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
+    let updated = sqlx::query!(
+        r#"
+        update refunds
+        set amount_minor = $3, updated_at = $4
+        where customer_id = $1
+          and id = $2
+        "#,
+        refund.customer_id as _,
+        refund.id as _,
+        amount_minor,
+        now,
+    )
+    .execute(db)
+    .await?;
+    assert_eq!(updated.rows_affected(), 1, "a refund under its payment's lock is there");
+    Ok(())
+}
+
 /// Refunds whose gateway is to be asked (again).
 pub(in crate::payments) async fn due(
     db: &PgPool,
