@@ -189,6 +189,33 @@ async fn two_refunds_at_once_never_send_back_more_than_was_captured() {
 }
 
 #[tokio::test]
+async fn a_refund_decides_under_its_customers_lock() {
+    let app = TestApp::start().await;
+    let purchase = app.bought("42", 1).await;
+    let mut held = app.app.db.begin().await.unwrap();
+    let lock = "select from customers for no key update";
+    sqlx::query(lock).execute(&mut *held).await.unwrap();
+
+    let refunds = futures((0..2).map(|_| refund(&app, &purchase, Some("10.00"))));
+    let released = async {
+        let waiting = "select count(*) from pg_stat_activity
+                       where datname = current_database() and wait_event_type = 'Lock'";
+        let all_wait = async { while app.scalar(waiting).await < 2 {} };
+        let deadline = std::time::Duration::from_secs(20);
+        tokio::time::timeout(deadline, all_wait).await.expect("refunds wait for the lock");
+        held.commit().await.unwrap();
+    };
+    let (answers, ()) = tokio::join!(refunds, released);
+
+    let mut statuses: Vec<u16> = answers.iter().map(|(status, _)| *status).collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 409], "{answers:?}");
+    assert_eq!(app.simulator.truth()[0].refunded_minor, 1_000);
+    app.tell().await;
+    app.assert_books_balance().await;
+}
+
+#[tokio::test]
 async fn what_cannot_be_refunded_is_a_clear_refusal_and_changes_nothing() {
     let app = TestApp::start().await;
     let pending = app.purchase("41", 1, "stripe").await;
