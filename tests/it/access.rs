@@ -2,6 +2,7 @@
 
 use harness::{JWT_SECRET, TestApp, signed, text, token};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 #[tokio::test]
@@ -89,4 +90,33 @@ async fn every_path_is_served_with_and_without_its_slash_and_errors_are_problems
         let answer = app.http.get(format!("{}/{path}", app.base)).send().await.unwrap();
         assert_eq!(answer.status(), 200);
     }
+}
+
+/// Status of an operator's read with this key.
+async fn operate_with(app: &TestApp, key: &str) -> u16 {
+    let events = app.http.get(app.url("admin/webhook-events/")).bearer_auth(key);
+    events.send().await.unwrap().status().as_u16()
+}
+
+#[tokio::test]
+async fn a_key_of_another_secret_is_a_401() {
+    let app = TestApp::start().await;
+    let key = app.operator().await;
+    // Its public part is right, and so is its checksum.
+    let (body, _) = key.split_at(key.len() - 8);
+    let (kept, last) = body.split_at(body.len() - 1);
+    let body = format!("{kept}{}", if last == "a" { "b" } else { "a" });
+    let forged = format!("{body}{:08x}", crc32fast::hash(body.as_bytes()));
+
+    assert_eq!(forged.len(), key.len());
+    assert_eq!(operate_with(&app, &forged).await, 401);
+    assert_eq!(operate_with(&app, &key).await, 200);
+}
+
+#[tokio::test]
+async fn a_key_without_the_scope_is_a_403() {
+    let app = TestApp::start().await;
+    let key = shared::access::create_key(&app.app, "no scope", &[], None).await.unwrap();
+
+    assert_eq!(operate_with(&app, key.expose_secret()).await, 403);
 }

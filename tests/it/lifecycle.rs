@@ -573,6 +573,23 @@ async fn a_charge_whose_key_is_forgotten_is_looked_for_not_made_again() {
 }
 
 #[tokio::test]
+async fn a_charge_that_never_arrived_is_given_up_once_its_key_may_be_forgotten() {
+    let app = TestApp::start().await;
+    let charge = saved(&app, "42").await;
+    app.simulator.set_fault(trouble("POST /v1/payment_intents", Trouble::ResetBefore, 1));
+    payments::charge_saved(&app.app, &charge).await.unwrap_err();
+    app.clock.advance(Duration::hours(6));
+
+    app.run_jobs().await;
+
+    let payment = app.get("42", &format!("payments/{}/", charge.payment_id)).await;
+    assert_eq!(payment["status"], "failed");
+    let charged: i64 = app.simulator.truth().iter().map(|truth| truth.captured_minor).sum();
+    assert_eq!(charged, 1_500, "the purchase alone");
+    app.assert_books_balance().await;
+}
+
+#[tokio::test]
 async fn a_charge_that_needs_the_customer_can_be_confirmed_by_him() {
     let app = TestApp::start().await;
     let charge = saved(&app, "42").await;

@@ -189,6 +189,33 @@ async fn two_refunds_at_once_never_send_back_more_than_was_captured() {
 }
 
 #[tokio::test]
+async fn a_refund_decides_under_its_customers_lock() {
+    let app = TestApp::start().await;
+    let purchase = app.bought("42", 1).await;
+    let mut held = app.app.db.begin().await.unwrap();
+    let lock = "select from customers for no key update";
+    sqlx::query(lock).execute(&mut *held).await.unwrap();
+
+    let refunds = futures((0..2).map(|_| refund(&app, &purchase, Some("10.00"))));
+    let released = async {
+        let waiting = "select count(*) from pg_stat_activity
+                       where datname = current_database() and wait_event_type = 'Lock'";
+        let all_wait = async { while app.scalar(waiting).await < 2 {} };
+        let deadline = std::time::Duration::from_secs(20);
+        tokio::time::timeout(deadline, all_wait).await.expect("refunds wait for the lock");
+        held.commit().await.unwrap();
+    };
+    let (answers, ()) = tokio::join!(refunds, released);
+
+    let mut statuses: Vec<u16> = answers.iter().map(|(status, _)| *status).collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 409], "{answers:?}");
+    assert_eq!(app.simulator.truth()[0].refunded_minor, 1_000);
+    app.tell().await;
+    app.assert_books_balance().await;
+}
+
+#[tokio::test]
 async fn what_cannot_be_refunded_is_a_clear_refusal_and_changes_nothing() {
     let app = TestApp::start().await;
     let pending = app.purchase("41", 1, "stripe").await;
@@ -251,6 +278,35 @@ async fn our_own_refunds_event_before_our_own_answer_is_not_a_second_refund() {
     app.clock.advance(Duration::minutes(5));
     app.run_jobs().await;
 
+    assert_eq!(app.scalar("select count(*) from refunds").await, 1);
+    assert_eq!(app.payment("42", &purchase).await["refunded_amount"], "4.00");
+    app.assert_books_balance().await;
+}
+
+#[tokio::test]
+async fn a_refund_that_names_none_waits_while_ours_has_no_answer() {
+    let app = TestApp::start().await;
+    let purchase = app.bought("42", 1).await;
+    app.lose_events();
+    app.simulator.set_fault(trouble("POST /v1/refunds", Trouble::ResetAfter));
+    assert_eq!(refund(&app, &purchase, Some("4.00")).await.1["status"], "pending");
+    let told = app.stripe_event(&purchase, "refund.created");
+    app.lose_events();
+
+    let mut told: Value = serde_json::from_slice(&told).unwrap();
+    told["data"]["object"]["metadata"] = json!({});
+    assert_eq!(app.deliver_stripe(told.to_string().as_bytes()).await.status(), 200);
+    let now = app.clock.now();
+    for job in shared::webhooks::due(&app.app, now + Duration::minutes(1)).await.unwrap() {
+        worker::run(&app.app, job).await.unwrap();
+    }
+
+    let waiting = "select count(*) from webhook_events where status = 'waiting'";
+    assert_eq!(app.scalar(waiting).await, 1);
+    assert_eq!(app.scalar("select count(*) from refunds").await, 1);
+    app.clock.advance(Duration::minutes(5));
+    app.run_jobs().await;
+    assert_eq!(app.scalar(waiting).await, 0);
     assert_eq!(app.scalar("select count(*) from refunds").await, 1);
     assert_eq!(app.payment("42", &purchase).await["refunded_amount"], "4.00");
     app.assert_books_balance().await;

@@ -303,6 +303,14 @@ mod tests {
     }
 
     #[test]
+    fn a_part_told_as_a_dispute_and_as_a_reversal_is_lost_once() {
+        let part = |kind| KnownDispute { amount_minor: 500, ..dispute(kind, DisputeStage::Lost) };
+        let disputes = vec![part(DisputeKind::Dispute), part(DisputeKind::Reversal)];
+        let known = Known { disputes, ..paid() };
+        assert_eq!(reckon(&known).lost_minor, 500);
+    }
+
+    #[test]
     fn an_inquiry_freezes_nothing_and_a_dispute_does() {
         let mut known = paid();
         known.disputes = vec![dispute(DisputeKind::Dispute, DisputeStage::Inquiry)];
