@@ -59,8 +59,17 @@ static CANARIES: LazyLock<Canaries> = LazyLock::new(|| {
 
 /// The name of a secret in a line, if there is one.
 pub fn found(line: &[u8]) -> Option<&'static str> {
-    if let Some(hit) = CANARIES.search.find(line) {
+    // TLS has an extension of that name, which rustls tells of at TRACE.
+    let is_extension = |start: usize| line[..start].ends_with(b"extended_master");
+    let mut hits = CANARIES.search.find_iter(line);
+    if let Some(hit) = hits.find(|hit| !is_extension(hit.start())) {
         return Some(CANARIES.names[hit.pattern().as_usize()]);
+    }
+    // rustls tells its handshakes at TRACE: certificates and random numbers, and no secret.
+    let head = &line[..line.len().min(40)];
+    let is_handshake = head.windows(8).any(|target| target == b"rustls::");
+    if is_handshake {
+        return None;
     }
     let mut run = 0;
     for byte in line {
