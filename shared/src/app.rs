@@ -6,8 +6,10 @@ use sqlx::PgPool;
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::config::Errors;
 use crate::gateways::Gateways;
 use crate::jobs::Doorbell;
+use crate::tokens::{self, Writers};
 
 /// Handle to the application; clones share everything.
 #[derive(Clone)]
@@ -22,14 +24,19 @@ pub struct App {
     pub gateways: Gateways,
     /// Rings for jobs after their rows were committed.
     pub doorbell: Doorbell,
+    /// Commits spends together.
+    pub writers: Writers,
 }
 
 impl App {
-    /// Puts the application together; starts the task that rings the doorbell.
-    pub fn new(config: Config, db: PgPool, clock: Clock) -> Result<Self, crate::config::Errors> {
+    /// Puts the application together; starts the tasks that ring the doorbell and
+    /// write the ledger.
+    pub fn new(config: Config, db: PgPool, clock: Clock) -> Result<Self, Errors> {
+        tokens::use_key(&config.ledger_key).map_err(|error| Errors(vec![error.to_string()]))?;
         let gateways = Gateways::from_config(&config)?;
         let doorbell = Doorbell::start(db.clone());
-        Ok(Self { config: Arc::new(config), db, clock, gateways, doorbell })
+        let writers = Writers::start(&db, &clock);
+        Ok(Self { config: Arc::new(config), db, clock, gateways, doorbell, writers })
     }
 }
 

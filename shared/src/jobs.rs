@@ -73,6 +73,11 @@ pub enum Job {
         /// The tick, as seconds since 1970.
         tick: i64,
     },
+    /// Puts the heads of the ledger's chains under one digest.
+    AnchorLedger {
+        /// The tick, as seconds since 1970.
+        tick: i64,
+    },
     /// Rings for work whose doorbell was lost or whose time has come.
     Sweep {
         /// The tick, as seconds since 1970.
@@ -96,6 +101,7 @@ impl Job {
             Self::FetchEvents { gateway, tick } => {
                 format!("tick:events:{}:{tick}", gateway.as_str())
             }
+            Self::AnchorLedger { tick } => format!("tick:anchor:{tick}"),
             Self::Sweep { tick } => format!("tick:sweep:{tick}"),
         }
     }
@@ -120,6 +126,7 @@ impl Job {
             | Self::CheckPayment { .. }
             | Self::ReadMethod { .. }
             | Self::FetchEvents { .. }
+            | Self::AnchorLedger { .. }
             | Self::Sweep { .. } => MAX_ATTEMPTS,
         }
     }
