@@ -132,6 +132,7 @@ impl From<Error> for Problem {
                 let detail = "The payment gateway did not answer; try again.";
                 Self::new(S::BAD_GATEWAY, "gateway_unavailable", detail).retry_after(5)
             }
+            Error::Overloaded => Self::unavailable(),
             Error::Database(sqlx::Error::PoolTimedOut) => {
                 tracing::warn!("no database connection was free in time");
                 Self::unavailable()

@@ -41,6 +41,9 @@ pub enum Error {
     /// Fewer tokens are free than were asked for.
     #[error(transparent)]
     InsufficientTokens(#[from] InsufficientTokens),
+    /// More is asked for than can be done in time; nothing is known to have been done.
+    #[error("overloaded")]
+    Overloaded,
     /// The payment gateway refused, failed or did not answer.
     #[error("payment gateway: {0}")]
     Gateway(#[from] GatewayError),

@@ -64,7 +64,7 @@ pub async fn run(app: &App, job: Job) -> Result<(), Error> {
 /// What can never succeed is not tried again; it was logged where it was found.
 fn only_temporary(error: Error) -> Result<(), Error> {
     match error {
-        Error::Database(_) => Err(error),
+        Error::Database(_) | Error::Overloaded => Err(error),
         Error::Gateway(ref gateway) if gateway.is_temporary() => Err(error),
         Error::Gateway(_)
         | Error::NotFound(_)
@@ -105,7 +105,7 @@ async fn give_up(app: &App, job: &Job, why: &str) -> Result<(), Error> {
 
 /// Whether nobody is to blame but a gateway or a database that does not answer.
 fn is_outage(error: &Error) -> bool {
-    matches!(error, Error::Database(_))
+    matches!(error, Error::Database(_) | Error::Overloaded)
         || matches!(error, Error::Gateway(gateway) if gateway.is_temporary())
 }
 
