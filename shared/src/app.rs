@@ -8,6 +8,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::gateways::Gateways;
 use crate::jobs::Doorbell;
+use crate::webhooks::Intake;
 
 /// Handle to the application; clones share everything.
 #[derive(Clone)]
@@ -22,14 +23,17 @@ pub struct App {
     pub gateways: Gateways,
     /// Rings for jobs after their rows were committed.
     pub doorbell: Doorbell,
+    /// Stores webhook events, many in one transaction.
+    pub(crate) intake: Intake,
 }
 
 impl App {
-    /// Puts the application together; starts the task that rings the doorbell.
+    /// Puts the application together; starts the tasks that ring and write.
     pub fn new(config: Config, db: PgPool, clock: Clock) -> Result<Self, crate::config::Errors> {
         let gateways = Gateways::from_config(&config)?;
         let doorbell = Doorbell::start(db.clone());
-        Ok(Self { config: Arc::new(config), db, clock, gateways, doorbell })
+        let intake = Intake::start(&db);
+        Ok(Self { config: Arc::new(config), db, clock, gateways, doorbell, intake })
     }
 }
 
