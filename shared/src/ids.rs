@@ -79,6 +79,14 @@ id!(
     EntryId
 );
 id!(
+    /// Tokens set aside.
+    HoldId
+);
+id!(
+    /// Something that happened.
+    EventId
+);
+id!(
     /// A webhook event in our inbox.
     WebhookEventId
 );
@@ -105,6 +113,8 @@ made_by_us!(
     SubscriptionId,
     GrantId,
     EntryId,
+    HoldId,
+    EventId,
     WebhookEventId,
     RefundId,
     DisputeId,

@@ -13,6 +13,7 @@ pub mod config;
 pub mod customers;
 pub mod db;
 pub mod error;
+pub mod events;
 pub mod gateways;
 pub mod ids;
 pub mod jobs;
