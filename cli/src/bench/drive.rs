@@ -59,6 +59,10 @@ pub(super) struct Outcome {
     /// Other answers than 2xx, by status.
     pub(super) refused: BTreeMap<u16, u64>,
     pub(super) elapsed: Duration,
+    /// Processor time of the API meanwhile, where it was looked at.
+    pub(super) api_seconds: f64,
+    /// Processor time of the load's own thread.
+    pub(super) load_seconds: f64,
 }
 
 impl Outcome {
@@ -89,7 +93,8 @@ fn run_here(load: Load) -> io::Result<Outcome> {
         machine::pin_this_thread(core)?;
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    LocalSet::new().block_on(&runtime, drive(load))
+    let outcome = LocalSet::new().block_on(&runtime, drive(load))?;
+    Ok(Outcome { load_seconds: machine::processor_seconds("thread-self"), ..outcome })
 }
 
 async fn drive(load: Load) -> io::Result<Outcome> {

@@ -8,7 +8,6 @@ use shared::ids::{CustomerId, PaymentId};
 use shared::money::Currency;
 use shared::plans::{self, NewPlan};
 use shared::tokens::Tokens;
-use sqlx::{Connection as _, PgConnection};
 use uuid::Uuid;
 
 use super::drive::{Done, Load, Order, Outcome};
@@ -96,7 +95,7 @@ impl Grants {
 
     /// Payments as they are once the gateway answered that the payer may pay.
     async fn copy(&self, pending: &[Pending]) -> Result<(), Failed> {
-        let mut db = PgConnection::connect(&self.url).await?;
+        let mut db = world::connect(&self.url).await?;
         let (now, plan) = (wall_now(), self.plan_id);
         let columns = "customers (customer_id, external_id, created_at, updated_at)";
         let mut rows = Rows::begin(&mut db, columns).await?;
@@ -158,7 +157,7 @@ impl Grants {
         pending: &[Pending],
         worker: &mut Process,
     ) -> Result<HashMap<Uuid, i64>, Failed> {
-        let mut db = PgConnection::connect(&self.url).await?;
+        let mut db = world::connect(&self.url).await?;
         let ids: Vec<Uuid> = pending.iter().map(|pending| pending.payment.uuid()).collect();
         let end = Instant::now() + PATIENCE;
         loop {
@@ -193,5 +192,7 @@ fn latencies(told: &Outcome, pending: &[Pending], granted: &HashMap<Uuid, i64>) 
     let done: Vec<Done> = told.done.iter().map(done).collect();
     let last = done.iter().map(|done| done.at_us).max().unwrap_or(0);
     let elapsed = Duration::from_micros(u64::try_from(last - first).unwrap_or(0));
-    Outcome { done, refused: told.refused.clone(), elapsed }
+    let Outcome { refused, load_seconds, .. } = told;
+    let (refused, load_seconds) = (refused.clone(), *load_seconds);
+    Outcome { done, refused, elapsed, load_seconds, ..Outcome::default() }
 }

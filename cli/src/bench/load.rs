@@ -13,8 +13,8 @@ use shared::ids::{CustomerId, EntryId, GrantId, PaymentId, SubscriptionId};
 use shared::money::Currency;
 use shared::plans::{self, NewPlan};
 use shared::tokens::Tokens;
+use sqlx::PgConnection;
 use sqlx::postgres::PgCopyIn;
-use sqlx::{Connection as _, PgConnection};
 
 use super::world;
 
@@ -54,7 +54,7 @@ pub(super) async fn load(url: &str, wish: Wish) -> Result<Duration, Failed> {
     let plan_id = plan(url).await?;
     let now = wall_now();
     // Not the pool's connections: a COPY may take longer than their statements.
-    let mut db = PgConnection::connect(url).await?;
+    let mut db = world::connect(url).await?;
     let accounts: Vec<Account> = (0..wish.accounts).map(|n| Account::new(n, wish, now)).collect();
     copy_customers(&mut db, &accounts, plan_id).await?;
     copy_tokens(&mut db, &accounts).await?;

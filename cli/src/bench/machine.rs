@@ -68,6 +68,22 @@ pub(super) fn memory(pid: u32) -> (Option<String>, Option<String>) {
     (field(&status, "VmRSS", ':'), field(&status, "VmHWM", ':'))
 }
 
+/// Seconds of processor time that a process (its number) or this thread (`thread-self`) has used.
+pub(super) fn processor_seconds(of: &str) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{of}/stat")).unwrap_or_default();
+    used_ticks(&stat).unwrap_or(0) as f64 / TICKS_PER_SECOND
+}
+
+/// Linux counts for other programs in hundredths of a second on every platform.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// User and system time; the name before them, in brackets, may hold anything.
+fn used_ticks(stat: &str) -> Option<u64> {
+    let (_, fields) = stat.rsplit_once(") ")?;
+    let mut times = fields.split(' ').skip(11).map(|field| field.parse::<u64>().ok());
+    Some(times.next()?? + times.next()??)
+}
+
 fn count() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
@@ -77,4 +93,16 @@ fn field(path: &str, name: &str, separator: char) -> Option<String> {
     let text = fs::read_to_string(path).ok()?;
     let line = text.lines().find(|line| line.starts_with(name))?;
     Some(line.split_once(separator)?.1.trim().trim_matches('"').to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processor_time_is_found_behind_a_name_with_brackets_and_blanks() {
+        let stat = "7 (a) b) S 1 7 7 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 3 0 99";
+        assert_eq!(used_ticks(stat), Some(300));
+        assert_eq!(used_ticks(""), None);
+    }
 }

@@ -30,7 +30,6 @@ use shared::clock::wall_now;
 use shared::config::Config;
 use shared::db::{self, PoolSettings};
 use shared::{App, Clock};
-use sqlx::{Connection as _, PgConnection};
 
 use crate::{Done, say};
 use drive::{Load, Order, Outcome};
@@ -191,7 +190,7 @@ async fn fill(options: &LoadOptions) -> Done {
     }
     world::app(database_url).await?;
     let time = load::load(database_url, wish).await?;
-    let mut db = PgConnection::connect(database_url).await?;
+    let mut db = world::connect(database_url).await?;
     let size: String =
         sqlx::query_scalar("select pg_size_pretty(pg_database_size(current_database()))")
             .fetch_one(&mut db)
@@ -403,7 +402,10 @@ impl<'a> Bench<'a> {
                 return grants.run(self.ground, &load).await;
             }
         };
-        let outcome = drive::run(Load { pace, ..load }).await?;
+        let api = self.api.pid().to_string();
+        let before = machine::processor_seconds(&api);
+        let mut outcome = drive::run(Load { pace, ..load }).await?;
+        outcome.api_seconds = machine::processor_seconds(&api) - before;
         self.api.must_live()?;
         if measure == Measure::Intake && pace.is_none() {
             self.most_events = outcome.rate();
@@ -470,7 +472,7 @@ fn only_first(requests: &Requests) -> Arc<Requests> {
 }
 
 async fn setting_of(options: &Options, cores: Cores, url: &str) -> Result<Value, Failed> {
-    let mut db = PgConnection::connect(url).await?;
+    let mut db = world::connect(url).await?;
     let mut postgres = serde_json::Map::new();
     for name in ["server_version", "fsync", "synchronous_commit", "shared_buffers", "max_wal_size"]
     {

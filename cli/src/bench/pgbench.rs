@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use postgres::Postgres;
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use sqlx::AssertSqlSafe;
 
-use super::machine;
+use super::{machine, world};
 
 /// Which statements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,10 +54,10 @@ impl Pgbench {
         setting: Setting<'_>,
     ) -> Result<Option<Self>, Box<dyn std::error::Error>> {
         let Some(program) = find(server) else { return Ok(None) };
-        let mut admin = PgConnection::connect(&server.url("postgres")).await?;
+        let mut admin = world::connect(&server.url("postgres")).await?;
         sqlx::raw_sql("create database pgbench").execute(&mut admin).await?;
         let url = server.url("pgbench");
-        let mut connection = PgConnection::connect(&url).await?;
+        let mut connection = world::connect(&url).await?;
         sqlx::raw_sql(include_str!("../../../bench/tables.sql")).execute(&mut connection).await?;
         let Setting { folder, accounts, clients, core } = setting;
         let fill = format!(

@@ -18,10 +18,15 @@ pub(super) struct Row {
     pub(super) p99_ms: f64,
     /// Answers other than 2xx.
     pub(super) refused: u64,
+    /// Processors that the API kept busy.
+    pub(super) api_busy: f64,
+    /// Processors that making the load kept busy.
+    pub(super) load_busy: f64,
 }
 
 impl Row {
     pub(super) fn of(measure: Measure, outcome: &Outcome, pgbench: Option<f64>) -> Self {
+        let elapsed = outcome.elapsed.as_secs_f64().max(1e-9);
         Self {
             measure,
             ours: outcome.rate(),
@@ -29,6 +34,8 @@ impl Row {
             p50_ms: outcome.latency_ms(500),
             p99_ms: outcome.latency_ms(990),
             refused: outcome.refused.values().sum(),
+            api_busy: outcome.api_seconds / elapsed,
+            load_busy: outcome.load_seconds / elapsed,
         }
     }
 
@@ -45,6 +52,8 @@ impl Row {
             "p50_ms": self.p50_ms,
             "p99_ms": self.p99_ms,
             "refused": self.refused,
+            "api_busy": self.api_busy,
+            "load_busy": self.load_busy,
         })
     }
 
@@ -57,15 +66,16 @@ impl Row {
             0 => String::new(),
             count => format!("   {count} answers were not 2xx"),
         };
-        format!("{what:<28}{ours:>9.0}{pgbench:>11}{ratio:>8}{p50:>9.2}{p99:>9.2}{refused}")
+        let busy = format!("{:>7.2}{:>7.2}", self.api_busy, self.load_busy);
+        format!("{what:<34}{ours:>8.0}{pgbench:>11}{ratio:>7}{p50:>8.2}{p99:>8.2}{busy}{refused}")
     }
 }
 
 /// The heading of the table.
 pub(super) fn heading() -> String {
     format!(
-        "{:<28}{:>9}{:>11}{:>8}{:>9}{:>9}",
-        "what", "ours/s", "pgbench/s", "ratio", "p50 ms", "p99 ms"
+        "{:<34}{:>8}{:>11}{:>7}{:>8}{:>8}{:>7}{:>7}",
+        "what", "ours/s", "pgbench/s", "ratio", "p50 ms", "p99 ms", "api", "load"
     )
 }
 
@@ -82,5 +92,7 @@ pub(super) fn middle(rows: &[&Row]) -> Option<Row> {
         p50_ms: of(|row| row.p50_ms),
         p99_ms: of(|row| row.p99_ms),
         refused: rows.iter().map(|row| row.refused).sum(),
+        api_busy: of(|row| row.api_busy),
+        load_busy: of(|row| row.load_busy),
     })
 }

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::str::FromStr as _;
 use std::time::{Duration, Instant};
 
 use postgres::{Postgres, Settings, reachable_dir};
@@ -12,7 +13,8 @@ use shared::clock::wall_now;
 use shared::config::Config;
 use shared::db::{self, PoolSettings};
 use shared::{App, Clock};
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection};
 
 use super::machine::{self, Cores};
 
@@ -42,7 +44,7 @@ impl Ground {
         let dir = folder.join("postgres");
         let settings = Settings { dir, durable: true, max_connections: 300 };
         let server = Postgres::start(&settings).await?;
-        let mut admin = PgConnection::connect(&server.url("postgres")).await?;
+        let mut admin = connect(&server.url("postgres")).await?;
         // Tells when a grant became visible, to the microsecond, without asking all the time.
         sqlx::raw_sql("alter system set track_commit_timestamp = on").execute(&mut admin).await?;
         admin.close().await?;
@@ -53,7 +55,7 @@ impl Ground {
 
     /// Makes a database with the product's schema; its URL.
     pub(super) async fn database(&self, name: &str) -> Result<String, Failed> {
-        let mut admin = PgConnection::connect(&self.server.url("postgres")).await?;
+        let mut admin = connect(&self.server.url("postgres")).await?;
         let sql = AssertSqlSafe(format!("create database {name}"));
         sqlx::raw_sql(sql).execute(&mut admin).await?;
         let url = self.server.url(name);
@@ -63,7 +65,7 @@ impl Ground {
 
     /// Makes what came before durable in the data files, so that nobody pays for others' pages.
     pub(super) async fn settle(&self) -> Result<(), Failed> {
-        let mut admin = PgConnection::connect(&self.server.url("postgres")).await?;
+        let mut admin = connect(&self.server.url("postgres")).await?;
         sqlx::raw_sql("checkpoint").execute(&mut admin).await?;
         Ok(())
     }
@@ -150,6 +152,11 @@ impl Drop for Process {
         let _killed = self.child.kill();
         let _ended = self.child.wait();
     }
+}
+
+/// A connection for what may take long without being worth a warning.
+pub(super) async fn connect(url: &str) -> sqlx::Result<PgConnection> {
+    PgConnectOptions::from_str(url)?.disable_statement_logging().connect().await
 }
 
 /// The same settings that a deployment reads from its environment.
