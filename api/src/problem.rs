@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use shared::Error;
 use shared::access::{KeyRefused, Unauthenticated};
 use shared::gateways::GatewayError;
+use shared::tokens::HoldState;
 
 /// An error as the caller sees it. `code` never changes once published.
 #[derive(Debug, Clone)]
@@ -34,6 +35,14 @@ impl Problem {
     fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.members.insert(name.to_owned(), value.into());
         self
+    }
+
+    fn with_hold(self, hold: &HoldState) -> Self {
+        self.with("hold_id", hold.id.to_string())
+            .with("tokens_held", hold.held.0)
+            .with("tokens_settled", hold.settled.0)
+            .with("hold_status", hold.status.as_str())
+            .with("expires_at", json!(hold.expires_at))
     }
 
     fn retry_after(mut self, seconds: u32) -> Self {
@@ -71,8 +80,14 @@ impl Problem {
     }
 }
 
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
+impl Problem {
+    /// The status it is answered with.
+    pub(crate) const fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The body it is answered with.
+    pub(crate) fn body(&self) -> Value {
         let mut body = json!({
             "type": format!("https://tollgate.dev/problems/{}", self.code),
             "title": self.status.canonical_reason().unwrap_or("Error"),
@@ -82,8 +97,14 @@ impl IntoResponse for Problem {
             "error": self.detail,
         });
         let object = body.as_object_mut().expect("a literal object");
-        object.extend(self.members);
-        let mut response = (self.status, Json(body)).into_response();
+        object.extend(self.members.clone());
+        body
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, Json(self.body())).into_response();
         let headers = response.headers_mut();
         let problem = HeaderValue::from_static("application/problem+json");
         headers.insert(header::CONTENT_TYPE, problem);
@@ -121,6 +142,19 @@ impl From<Error> for Problem {
                 Self::new(S::BAD_REQUEST, "insufficient_tokens", detail)
                     .with("requested", refusal.requested.0)
                     .with("available", refusal.available.0)
+                    .with("held", refusal.held.0)
+                    .with("overdraft_left", refusal.overdraft_left.0)
+            }
+            Error::HoldNotOpen(hold) => {
+                Self::new(S::CONFLICT, "hold_not_open", detail).with_hold(&hold)
+            }
+            Error::SettledShort { short, hold, is_replay: _ } => {
+                Self::new(S::BAD_REQUEST, "insufficient_tokens", detail)
+                    .with("requested", short.requested.0)
+                    .with("available", short.available.0)
+                    .with("held", short.held.0)
+                    .with("overdraft_left", short.overdraft_left.0)
+                    .with_hold(&hold)
             }
             Error::Gateway(GatewayError::Refused { code } | GatewayError::Declined { code }) => {
                 tracing::info!(code, "the gateway refused");
@@ -133,6 +167,10 @@ impl From<Error> for Problem {
                 Self::new(S::BAD_GATEWAY, "gateway_unavailable", detail).retry_after(5)
             }
             Error::Overloaded => Self::unavailable(),
+            Error::Bug(what) => {
+                tracing::error!(what, "request failed");
+                internal()
+            }
             Error::Database(sqlx::Error::PoolTimedOut) => {
                 tracing::warn!("no database connection was free in time");
                 Self::unavailable()

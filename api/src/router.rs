@@ -13,10 +13,14 @@ use tower_http::timeout::TimeoutLayer;
 use crate::ApiState;
 use crate::body::{Bounds, read_whole};
 use crate::problem;
-use crate::routes::{admin, methods, operations, payments, plans, subscription, tokens, webhooks};
+use crate::routes::{
+    admin, holds, methods, operations, payments, plans, subscription, tokens, webhooks,
+};
 
 /// Largest body of a customer's request.
 const BODY_LIMIT: usize = 64 * 1024;
+/// Largest batch of spends.
+const BATCH_LIMIT: usize = 1024 * 1024;
 /// Largest webhook.
 const WEBHOOK_LIMIT: usize = 1024 * 1024;
 /// A request that takes longer has lost its caller; gateways' own limit is 10 s.
@@ -53,6 +57,11 @@ fn billing(time: Duration) -> Router<ApiState> {
         .merge(both("/payment-methods/{id}", || delete(methods::detach)))
         .merge(both("/subscription", || get(subscription::current)))
         .merge(both("/tokens/consume", || post(tokens::consume)))
+        .merge(both("/tokens/holds", || post(holds::open)))
+        .merge(both("/tokens/holds/{id}/settle", || post(holds::settle)))
+        .merge(both("/tokens/holds/{id}/extend", || post(holds::extend)))
+        .merge(both("/tokens/holds/{id}/release", || post(holds::release)))
+        .merge(both("/tokens/balance", || get(tokens::balance)))
         .merge(both("/tokens/usage", || get(tokens::usage)))
         .merge(both("/paypal/return", || get(payments::paypal_return)))
         .merge(both("/paypal/cancel", || get(payments::paypal_cancel)))
@@ -63,7 +72,14 @@ fn billing(time: Duration) -> Router<ApiState> {
         .merge(both("/stripe/cancel", || get(methods::page_cancel)))
         .nest("/admin", admin_routes())
         .layer(from_fn_with_state(Bounds { bytes: BODY_LIMIT, time }, read_whole))
+        .merge(batch_routes(time))
         .merge(webhook_routes(time))
+}
+
+/// Up to 500 spends need more room than other requests.
+fn batch_routes(time: Duration) -> Router<ApiState> {
+    both("/tokens/consume/batch", || post(tokens::consume_batch))
+        .layer(from_fn_with_state(Bounds { bytes: BATCH_LIMIT, time }, read_whole))
 }
 
 fn admin_routes() -> Router<ApiState> {

@@ -7,6 +7,7 @@ use shared::check::{self, Finding};
 use shared::clock::wall_now;
 use shared::config::Config;
 use shared::db::{self, PoolSettings};
+use shared::tokens::{self, Depth};
 
 use crate::{Done, say};
 
@@ -16,13 +17,18 @@ pub(crate) struct Options {
     /// One JSON object instead of lines.
     #[arg(long)]
     json: bool,
+    /// Looks only at what moved since the ledger was anchored last, instead of at everything.
+    #[arg(long)]
+    recent: bool,
 }
 
 /// Checks every invariant of the database at `DATABASE_URL`.
 pub(crate) async fn run(options: &Options) -> Done {
     let config = Config::from_env()?;
     let pool = db::connect(&config.database_url, PoolSettings::WORKER)?;
-    let findings = check::run(&pool, wall_now()).await?;
+    tokens::use_key(&config.ledger_key)?;
+    let depth = if options.recent { Depth::Recent } else { Depth::Full };
+    let findings = check::run(&pool, depth, wall_now()).await?;
     let is_clean = findings.iter().all(|finding| finding.violations == 0);
     if options.json {
         say(

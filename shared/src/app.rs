@@ -6,8 +6,10 @@ use sqlx::PgPool;
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::config::Errors;
 use crate::gateways::Gateways;
 use crate::jobs::Doorbell;
+use crate::tokens::{self, Writers};
 use crate::webhooks::Intake;
 
 /// Handle to the application; clones share everything.
@@ -23,17 +25,22 @@ pub struct App {
     pub gateways: Gateways,
     /// Rings for jobs after their rows were committed.
     pub doorbell: Doorbell,
-    /// Stores webhook events, many in one transaction.
+    /// Commits spends together.
+    pub writers: Writers,
+    /// Stores webhook events together.
     pub(crate) intake: Intake,
 }
 
 impl App {
-    /// Puts the application together; starts the tasks that ring and write.
-    pub fn new(config: Config, db: PgPool, clock: Clock) -> Result<Self, crate::config::Errors> {
+    /// Puts the application together; starts the tasks that ring the doorbell, write the ledger
+    /// and store events.
+    pub fn new(config: Config, db: PgPool, clock: Clock) -> Result<Self, Errors> {
+        tokens::use_key(&config.ledger_key).map_err(|error| Errors(vec![error.to_string()]))?;
         let gateways = Gateways::from_config(&config)?;
         let doorbell = Doorbell::start(db.clone());
+        let writers = Writers::start(&db, &clock);
         let intake = Intake::start(&db);
-        Ok(Self { config: Arc::new(config), db, clock, gateways, doorbell, intake })
+        Ok(Self { config: Arc::new(config), db, clock, gateways, doorbell, writers, intake })
     }
 }
 

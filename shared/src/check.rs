@@ -1,6 +1,9 @@
-//! The books' invariants, as SQL over the whole database: `tollgate check`.
+//! The books' invariants, as SQL, and the ledger's chains: `tollgate check`.
 
 use sqlx::PgPool;
+
+use crate::error::Error;
+use crate::tokens::{self, Depth};
 
 /// One invariant and how many rows break it.
 #[derive(Debug, Clone)]
@@ -20,6 +23,9 @@ struct Invariant {
     promise: &'static str,
     /// Selects one text per row that breaks it.
     violations: &'static str,
+    /// Whether it looks at accounts, lots, holds and entries one customer at a time, so that it
+    /// may be checked of some customers alone.
+    is_by_account: bool,
 }
 
 /// Statements of constant text, each selecting the rows that break it.
@@ -34,6 +40,7 @@ const INVARIANTS: &[Invariant] = &[
              where a.balance <> coalesce(e.tokens, 0)
                 or a.debt <> coalesce(e.debt, 0) or a.debt < 0
                 or a.last_seq <> coalesce(e.seq, 0) or a.last_seq <> coalesce(e.n, 0)",
+        is_by_account: true,
     },
     Invariant {
         name: "balance_is_its_lots",
@@ -42,6 +49,7 @@ const INVARIANTS: &[Invariant] = &[
              left join (select customer_id, sum(remaining) as rest from grants
                         where is_opened group by customer_id) g using (customer_id)
              where a.balance <> coalesce(g.rest, 0)",
+        is_by_account: true,
     },
     Invariant {
         name: "running_balance",
@@ -51,6 +59,7 @@ const INVARIANTS: &[Invariant] = &[
                         sum(tokens) over w as running, row_number() over w as n
                  from ledger_entries window w as (partition by customer_id order by seq)) e
              where balance_after <> running or seq <> n",
+        is_by_account: true,
     },
     Invariant {
         name: "lot_is_its_entries",
@@ -60,23 +69,76 @@ const INVARIANTS: &[Invariant] = &[
                                sum(case when e.tokens > 0 then l.tokens else -l.tokens end) as rest,
                                sum(l.tokens) filter (where e.kind = 'expired') as expired,
                                sum(l.tokens) filter (where e.kind in ('consumed', 'debt_repaid'))
-                                   as spent
+                                   as spent,
+                               sum(case when e.tokens > 0 then l.tokens else -l.tokens end)
+                                   filter (where e.kind in ('adjusted', 'plan_change')) as adjusted
                         from ledger_entries e
                         cross join lateral unnest(e.lot_ids, e.lot_tokens) as l (lot, tokens)
                         group by 1, 2) d on d.customer_id = g.customer_id and d.lot = g.id
-             where g.remaining <> g.tokens - g.taken_free - g.expired_tokens - coalesce(d.spent, 0)
+             where g.remaining <> g.tokens + g.adjusted - g.taken_free - g.expired_tokens
+                                  - coalesce(d.spent, 0)
+                or g.adjusted <> coalesce(d.adjusted, 0)
                 or g.expired_tokens <> coalesce(d.expired, 0)
                 or coalesce(d.rest, case when g.is_opened then -1 else 0 end)
                    <> case when g.is_opened then g.remaining else 0 end",
+        is_by_account: true,
+    },
+    Invariant {
+        name: "held_is_its_holds",
+        promise: "what is held of an account and of its lots is what open holds reserve",
+        violations: "select a.customer_id::text as row from token_accounts a
+             left join (select customer_id, sum(held) as held from ledger_entries
+                        group by 1) e using (customer_id)
+             left join (select customer_id, sum(held) as held from grants
+                        group by 1) g using (customer_id)
+             left join (select customer_id, count(*) as n from holds where status = 'open'
+                        group by 1) h using (customer_id)
+             where a.held <> coalesce(e.held, 0) or a.held <> coalesce(g.held, 0)
+                or a.open_holds <> coalesce(h.n, 0)
+             union all
+             select g.customer_id || ' ' || g.id from grants g
+             left join (select h.customer_id, l.lot, sum(l.tokens) as tokens from holds h
+                        cross join lateral unnest(h.lot_ids, h.lot_tokens) as l (lot, tokens)
+                        group by 1, 2) h on h.customer_id = g.customer_id and h.lot = g.id
+             where g.held <> coalesce(h.tokens, 0)",
+        is_by_account: true,
+    },
+    Invariant {
+        name: "held_has_a_reason",
+        promise: "only holds and what is taken back change what is held",
+        violations: "select customer_id || ' ' || seq as row from ledger_entries
+             where not case
+                 when kind = 'held' then held >= 0
+                 when kind in ('released', 'taken_back', 'plan_change') then held <= 0
+                 when kind = 'consumed' then held <= 0 and (held = 0 or hold_id is not null)
+                 else held = 0 end",
+        is_by_account: true,
+    },
+    Invariant {
+        name: "used_is_its_entries",
+        promise: "what was used in all is the sum of the entries, entry by entry",
+        violations: "select customer_id || ' ' || seq as row from (
+                 select customer_id, seq, used_after,
+                        sum(used) over (partition by customer_id order by seq) as running
+                 from ledger_entries) e
+             where used_after <> running
+             union all
+             select a.customer_id::text from token_accounts a
+             left join (select customer_id, sum(used) as used from ledger_entries
+                        group by 1) e using (customer_id)
+             where a.used <> coalesce(e.used, 0)",
+        is_by_account: true,
     },
     Invariant {
         name: "taken_is_at_most_the_lot",
         promise: "of a lot no more was taken than was granted, and owed than was spent",
         violations: "select g.customer_id || ' ' || g.id as row from grants g
              where least(g.taken_free, g.taken_debt, g.expired_tokens) < 0
-                or g.remaining + g.taken_free + g.taken_debt + g.expired_tokens > g.tokens
+                or g.remaining + g.taken_free + g.taken_debt + g.expired_tokens
+                   > g.tokens + g.adjusted
                 or g.taken_free + g.taken_debt > g.taken or g.taken > g.tokens
                 or (g.taken_free + g.taken_debt > 0) <> (g.taken_at is not null)",
+        is_by_account: true,
     },
     Invariant {
         name: "debt_is_its_lots",
@@ -89,6 +151,7 @@ const INVARIANTS: &[Invariant] = &[
                         from grants where source_kind = 'returned'
                         group by 1, 2) r on r.customer_id = g.customer_id and r.source_id = g.id
              where g.taken_debt <> coalesce(d.debt, 0) - coalesce(r.tokens, 0)",
+        is_by_account: true,
     },
     Invariant {
         name: "returned_is_of_a_lot",
@@ -97,6 +160,7 @@ const INVARIANTS: &[Invariant] = &[
              where g.source_kind = 'returned'
                and not exists (select from grants o
                    where o.customer_id = g.customer_id and o.id = g.source_id)",
+        is_by_account: false,
     },
     Invariant {
         name: "debt_has_a_reason",
@@ -106,13 +170,19 @@ const INVARIANTS: &[Invariant] = &[
                  when kind = 'taken_back' then debt >= 0 and tokens <= 0
                  when kind = 'given_back' then debt <= 0 and tokens >= 0
                  when kind = 'debt_repaid' then debt = tokens and debt < 0
+                 when kind = 'consumed' then debt >= 0 and (debt = 0 or hold_id is not null)
+                                             and used = debt - tokens
+                 when kind = 'plan_change' then debt >= 0 and tokens <= 0
+                 when kind = 'debt_forgiven' then debt < 0 and tokens = 0
                  else debt = 0 end",
+        is_by_account: true,
     },
     Invariant {
         name: "entry_is_its_lots",
         promise: "an entry's tokens are those of the lots it names",
         violations: "select customer_id || ' ' || seq as row from ledger_entries
              where abs(tokens) <> (select coalesce(sum(t), 0) from unnest(lot_tokens) as t)",
+        is_by_account: true,
     },
     Invariant {
         name: "paid_is_granted_once",
@@ -124,6 +194,7 @@ const INVARIANTS: &[Invariant] = &[
                     where g.customer_id = p.customer_id and g.source_kind = 'payment'
                       and g.source_id = p.id)
                    is distinct from array[v.tokens_included * p.quantity]",
+        is_by_account: false,
     },
     Invariant {
         name: "paid_buys_unless_gone",
@@ -134,12 +205,14 @@ const INVARIANTS: &[Invariant] = &[
                    + coalesce((select sum(d.amount_minor) from disputes d
                                where d.customer_id = p.customer_id and d.payment_id = p.id
                                  and d.stage = 'lost'), 0) < p.amount_minor",
+        is_by_account: false,
     },
     Invariant {
         name: "refunded_is_its_refunds",
         promise: "what a payment says is refunded are the refunds of its capture that did not fail",
         violations: "select customer_id || ' ' || payment_id as row from payment_money
              where refunded_minor <> refunded or refunded > captured",
+        is_by_account: false,
     },
     Invariant {
         name: "taken_is_entitled",
@@ -150,6 +223,7 @@ const INVARIANTS: &[Invariant] = &[
              where g.taken <> ceil(g.tokens::numeric
                      * least(m.captured, m.taking + least(m.lost, m.captured - m.refunded))
                      / m.captured)",
+        is_by_account: false,
     },
     Invariant {
         name: "frozen_is_disputed",
@@ -158,6 +232,7 @@ const INVARIANTS: &[Invariant] = &[
              join grants g on g.customer_id = m.customer_id and g.source_kind = 'payment'
               and g.source_id = m.payment_id
              where (g.frozen_at is not null) <> m.is_disputed",
+        is_by_account: false,
     },
     Invariant {
         name: "captured_too_often_is_refunded",
@@ -169,6 +244,7 @@ const INVARIANTS: &[Invariant] = &[
                  select count(distinct r.object_id) from refunds r
                  where r.customer_id = o.customer_id and r.payment_id = o.payment_id
                    and r.origin = 'automatic' and r.status <> 'failed')",
+        is_by_account: false,
     },
     Invariant {
         name: "granted_is_paid",
@@ -177,6 +253,7 @@ const INVARIANTS: &[Invariant] = &[
              left join payments p on p.customer_id = g.customer_id and p.id = g.source_id
              where g.source_kind = 'payment'
                and (p.completed_at is null or p.status not in ('completed', 'refunded'))",
+        is_by_account: false,
     },
     Invariant {
         name: "captured_is_asked",
@@ -186,6 +263,7 @@ const INVARIANTS: &[Invariant] = &[
                and not exists (select from payment_objects o
                    where o.customer_id = p.customer_id and o.payment_id = p.id
                      and o.captured_minor = p.amount_minor)",
+        is_by_account: false,
     },
     Invariant {
         name: "periods_do_not_overlap",
@@ -194,21 +272,41 @@ const INVARIANTS: &[Invariant] = &[
              join periods b on b.customer_id = a.customer_id and b.payment_id <> a.payment_id
               and b.starts_at < a.ends_at and a.starts_at < b.ends_at
              where a.voided_at is null and b.voided_at is null",
+        is_by_account: false,
     },
     Invariant {
         name: "nothing_is_stuck",
         promise: "no event waits unprocessed for more than a minute",
         violations: "select id::text as row from webhook_events
              where status = 'received' and received_at < $1::timestamptz - interval '1 minute'",
+        is_by_account: false,
     },
 ];
 
-/// Runs every invariant; the database is only read.
-pub async fn run(db: &PgPool, now: chrono::DateTime<chrono::Utc>) -> sqlx::Result<Vec<Finding>> {
-    let mut findings = Vec::with_capacity(INVARIANTS.len());
+/// Leaves of the ledger only the accounts that moved since the newest anchor was made.
+const RECENT: &str = "with token_accounts as (
+         select * from public.token_accounts
+         where updated_at >= coalesce((select max(created_at) from ledger_anchors),
+                                      '-infinity')),
+     ledger_entries as (
+         select e.* from public.ledger_entries e join token_accounts using (customer_id)),
+     grants as (select g.* from public.grants g join token_accounts using (customer_id)),
+     holds as (select h.* from public.holds h join token_accounts using (customer_id)) ";
+
+/// Runs every invariant and walks the ledger's chains; the database is only read.
+///
+/// [`Depth::Recent`] looks only at accounts that moved since the newest anchor, and at their
+/// entries since then; what is not the ledger's is looked at in full.
+pub async fn run(
+    db: &PgPool,
+    depth: Depth,
+    now: chrono::DateTime<chrono::Utc>,
+) -> Result<Vec<Finding>, Error> {
+    let mut findings = Vec::with_capacity(INVARIANTS.len() + 1);
     for invariant in INVARIANTS {
+        let only = if depth == Depth::Recent && invariant.is_by_account { RECENT } else { "" };
         let sql = format!(
-            "select count(*), min(row) from ({}) v where $1::timestamptz is not null",
+            "{only} select count(*), min(row) from ({}) v where $1::timestamptz is not null",
             invariant.violations
         );
         let (violations, example): (i64, Option<String>) =
@@ -220,5 +318,12 @@ pub async fn run(db: &PgPool, now: chrono::DateTime<chrono::Utc>) -> sqlx::Resul
             example,
         });
     }
+    let broken = tokens::verify(db, depth).await?;
+    findings.push(Finding {
+        name: "entries_are_as_written",
+        promise: "each entry has the digest that it and the entries before it had when written",
+        violations: i64::try_from(broken.len()).unwrap_or(i64::MAX),
+        example: broken.first().map(ToString::to_string),
+    });
     Ok(findings)
 }

@@ -46,6 +46,9 @@ pub struct Config {
     pub paypal: Option<PayPal>,
     /// Who may call as a customer.
     pub jwt: Jwt,
+    /// `LEDGER_KEY`: signs ledger entries, at least 32 characters; never changed, or all old
+    /// entries read as forged.
+    pub ledger_key: SecretString,
     /// `REDIRECT_ORIGINS`: origins a browser may be sent to after paying.
     pub redirect_origins: BTreeSet<String>,
     /// `LATE_CAPTURE` = refund: a cancelled payment that is captured after all is always refunded.
@@ -211,6 +214,7 @@ impl Config {
             stripe: stripe(&mut reader),
             paypal: paypal(&mut reader),
             jwt: jwt(&mut reader),
+            ledger_key: ledger_key(&mut reader, environment),
             redirect_origins: redirect_origins(&mut reader),
             refunds_late: late_capture(&mut reader),
             manual_instructions: reader.text("MANUAL_INSTRUCTIONS").unwrap_or_else(|| {
@@ -236,6 +240,22 @@ fn environment(reader: &mut Reader<'_>) -> Environment {
             let expected = "TOLLGATE_ENV is not production, development or test";
             reader.errors.push(expected.to_owned());
             Environment::Production
+        }
+    }
+}
+
+/// Outside of production a key that everybody knows will do.
+fn ledger_key(reader: &mut Reader<'_>, environment: Environment) -> SecretString {
+    match (reader.text("LEDGER_KEY"), environment) {
+        (Some(key), _) => {
+            if key.len() < 32 {
+                reader.errors.push("LEDGER_KEY has fewer than 32 characters".to_owned());
+            }
+            SecretString::from(key)
+        }
+        (None, Environment::Production) => SecretString::from(reader.required("LEDGER_KEY")),
+        (None, Environment::Development | Environment::Test) => {
+            SecretString::from("the ledger key of development and tests".to_owned())
         }
     }
 }
@@ -487,7 +507,8 @@ mod tests {
             ("STRIPE_API_BASE", "http://127.0.0.1:1/"),
         ])
         .unwrap_err();
-        assert_eq!(errors.0.len(), 2, "{errors}");
+        assert_eq!(errors.0.len(), 3, "{errors}");
+        assert!(errors.0[0].contains("LEDGER_KEY"), "{errors}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Every way an operation can fail.
 
 use crate::gateways::GatewayError;
-use crate::tokens::InsufficientTokens;
+use crate::tokens::{HoldState, InsufficientTokens};
 
 /// What went wrong, never how HTTP should put it.
 #[derive(Debug, thiserror::Error)]
@@ -41,9 +41,25 @@ pub enum Error {
     /// Fewer tokens are free than were asked for.
     #[error(transparent)]
     InsufficientTokens(#[from] InsufficientTokens),
-    /// More is asked for than can be done in time; nothing is known to have been done.
+    /// The hold was ended before.
+    #[error("the hold is not open: it is {}", .0.status.as_str())]
+    HoldNotOpen(HoldState),
+    /// A settle that booked all there was, which was too little.
+    #[error("{} of {} tokens could be settled", .short.available, .short.requested)]
+    SettledShort {
+        /// What was asked for beyond what was settled before, and what was booked of it.
+        short: InsufficientTokens,
+        /// The hold after it.
+        hold: HoldState,
+        /// Whether this is the answer of an earlier request with the same key.
+        is_replay: bool,
+    },
+    /// More is waiting than can be done in time; nothing was done, or the key tells.
     #[error("overloaded")]
     Overloaded,
+    /// A bug of ours, caught where it could do no harm.
+    #[error("bug: {0}")]
+    Bug(&'static str),
     /// The payment gateway refused, failed or did not answer.
     #[error("payment gateway: {0}")]
     Gateway(#[from] GatewayError),

@@ -73,6 +73,11 @@ pub enum Job {
         /// The tick, as seconds since 1970.
         tick: i64,
     },
+    /// Puts the heads of the ledger's chains under one digest.
+    AnchorLedger {
+        /// The tick, as seconds since 1970.
+        tick: i64,
+    },
     /// Rings for work whose doorbell was lost or whose time has come.
     Sweep {
         /// The tick, as seconds since 1970.
@@ -96,6 +101,7 @@ impl Job {
             Self::FetchEvents { gateway, tick } => {
                 format!("tick:events:{}:{tick}", gateway.as_str())
             }
+            Self::AnchorLedger { tick } => format!("tick:anchor:{tick}"),
             Self::Sweep { tick } => format!("tick:sweep:{tick}"),
         }
     }
@@ -120,6 +126,7 @@ impl Job {
             | Self::CheckPayment { .. }
             | Self::ReadMethod { .. }
             | Self::FetchEvents { .. }
+            | Self::AnchorLedger { .. }
             | Self::Sweep { .. } => MAX_ATTEMPTS,
         }
     }
@@ -230,6 +237,8 @@ impl Doorbell {
 }
 
 async fn ring_all(db: &PgPool, jobs: &[Job]) -> sqlx::Result<()> {
-    let mut connection = db.acquire().await?;
-    enqueue(&mut connection, jobs).await
+    // A ring may be lost, so it does not wait for the disk, nor make those wait who must.
+    let mut tx = db.begin_with("begin; set local synchronous_commit = off").await?;
+    enqueue(&mut tx, jobs).await?;
+    tx.commit().await
 }

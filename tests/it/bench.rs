@@ -9,7 +9,8 @@ use serde_json::Value;
 async fn the_benchmark_measures_beside_pgbench_and_leaves_the_books_balanced() {
     let binary = build().join("tollgate");
     let json = std::env::temp_dir().join(format!("tollgate-bench-{}.json", std::process::id()));
-    let wish = "bench --only spread --accounts 200 --clients 4 --seconds 1 --rounds 1 --allow-debug";
+    let wish =
+        "bench --only spread --accounts 200 --clients 4 --seconds 1 --rounds 1 --allow-debug";
     let mut command = Command::new(&binary);
     command.args(wish.split(' ')).arg("--json").arg(&json);
 

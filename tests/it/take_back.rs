@@ -217,8 +217,11 @@ async fn every_broken_book_is_found() {
     execute(
         &app,
         "alter table grants drop constraint grants_counted_once,
+                            drop constraint grants_used_up,
+                            drop constraint grants_held_of_rest,
                             drop constraint grants_taken_at_most;
-         alter table token_accounts drop constraint token_accounts_debt_check",
+         alter table token_accounts drop constraint token_accounts_debt_check,
+                                    drop constraint token_accounts_held_of_balance",
     )
     .await;
     let basic = "where part = 0 and tokens = 1000";
@@ -242,6 +245,16 @@ async fn every_broken_book_is_found() {
         ("debt_is_its_lots", lot("taken_debt = taken_debt + 1")),
         ("returned_is_of_a_lot", lot("source_kind = 'returned'")),
         ("debt_has_a_reason", kind("consumed", "debt = 1")),
+        ("lot_is_its_entries", lot("adjusted = 1")),
+        ("held_is_its_holds", lot("held = 1")),
+        ("held_is_its_holds", "update token_accounts set held = 1".to_owned()),
+        ("held_is_its_holds", "update token_accounts set open_holds = 1".to_owned()),
+        ("held_has_a_reason", kind("granted", "held = 1")),
+        ("used_is_its_entries", kind("consumed", "used_after = used_after + 1")),
+        ("used_is_its_entries", "update token_accounts set used = used + 1".to_owned()),
+        ("entries_are_as_written", kind("consumed", "principal = 'key:1'")),
+        ("entries_are_as_written", kind("consumed", "description = 'other'")),
+        ("entries_are_as_written", "update token_accounts set last_digest = '\\x00'".to_owned()),
         ("debt_has_a_reason", kind("debt_repaid", "debt = 0")),
     ];
     for (name, sql) in plants {
@@ -260,7 +273,8 @@ async fn found(app: &TestApp, sql: &str) -> Vec<&'static str> {
     )
     .await;
     execute(app, sql).await;
-    let findings = check::run(&app.app.db, app.clock.now()).await.unwrap();
+    let findings =
+        check::run(&app.app.db, shared::tokens::Depth::Full, app.clock.now()).await.unwrap();
     execute(
         app,
         "delete from grants; delete from ledger_entries; delete from token_accounts;

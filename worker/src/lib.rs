@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 use futures_util::FutureExt;
 use shared::clock::wall_now;
 use shared::jobs::{self, Job, QUEUE};
-use shared::{App, Error, methods, payments, webhooks};
+use shared::{App, Error, methods, payments, tokens, webhooks};
 use sqlx::PgPool;
 use uuid::Uuid;
 
@@ -25,6 +25,8 @@ const CONCURRENCY: usize = 16;
 const TICK: Duration = Duration::from_secs(5);
 /// Between two readings of the gateways' lists of events.
 const EVENTS_TICK: Duration = Duration::from_mins(5);
+/// Between two looks whether the day's anchor is still to be made.
+const ANCHOR_TICK: Duration = Duration::from_hours(1);
 /// How long running jobs may go on after the order to stop.
 const DRAIN: Duration = Duration::from_secs(25);
 
@@ -54,8 +56,10 @@ pub async fn run(app: &App, job: Job) -> Result<(), Error> {
             }
         }
         Job::FetchEvents { gateway, .. } => webhooks::fetch_missed(app, gateway).await.map(drop),
+        Job::AnchorLedger { .. } => tokens::anchor(app).await,
         Job::Sweep { .. } => {
             webhooks::ring_lost(app).await?;
+            tokens::book_due(app).await?;
             Ok(jobs::forget_old(&app.db).await?)
         }
     }
@@ -64,7 +68,7 @@ pub async fn run(app: &App, job: Job) -> Result<(), Error> {
 /// What can never succeed is not tried again; it was logged where it was found.
 fn only_temporary(error: Error) -> Result<(), Error> {
     match error {
-        Error::Database(_) | Error::Overloaded => Err(error),
+        Error::Database(_) | Error::Overloaded | Error::Bug(_) => Err(error),
         Error::Gateway(ref gateway) if gateway.is_temporary() => Err(error),
         Error::Gateway(_)
         | Error::NotFound(_)
@@ -76,7 +80,9 @@ fn only_temporary(error: Error) -> Result<(), Error> {
         | Error::InvalidCoupon
         | Error::Conflict(_)
         | Error::IdempotencyMismatch
-        | Error::InsufficientTokens(_) => {
+        | Error::InsufficientTokens(_)
+        | Error::HoldNotOpen(_)
+        | Error::SettledShort { .. } => {
             tracing::error!(%error, "job given up");
             Ok(())
         }
@@ -95,6 +101,7 @@ async fn give_up(app: &App, job: &Job, why: &str) -> Result<(), Error> {
         Job::SendRefund { .. }
         | Job::CheckPayment { .. }
         | Job::ReadMethod { .. }
+        | Job::AnchorLedger { .. }
         | Job::FetchEvents { .. } => {
             tracing::error!(job = job.key(), why, "job given up; the sweep rings again");
             Ok(())
@@ -121,6 +128,7 @@ async fn end(app: &App, job: &Job, why: &str, is_outage: bool) -> Result<(), Box
         | Job::SendRefund { .. }
         | Job::CheckPayment { .. }
         | Job::ReadMethod { .. }
+        | Job::AnchorLedger { .. }
         | Job::FetchEvents { .. }
         | Job::Sweep { .. } => give_up(app, job, why).await,
     };
@@ -197,6 +205,7 @@ async fn tick(app: App) {
     loop {
         interval.tick().await;
         let mut jobs = vec![Job::Sweep { tick: start_of(TICK).timestamp() }];
+        jobs.push(Job::AnchorLedger { tick: start_of(ANCHOR_TICK).timestamp() });
         jobs.extend(webhooks::fetch_jobs(&app, start_of(EVENTS_TICK)));
         if let Err(error) = queue(&app.db, &jobs).await {
             tracing::warn!(%error, "the ticks were not queued");

@@ -1,6 +1,7 @@
 //! Handlers, a file a noun. Here our words meet the wire's.
 
 pub(crate) mod admin;
+pub(crate) mod holds;
 pub(crate) mod methods;
 pub(crate) mod operations;
 pub(crate) mod payments;
@@ -11,7 +12,8 @@ pub(crate) mod webhooks;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::Response;
-use serde_json::Value;
+use serde_json::{Map, Value};
+use shared::tokens::{MAX_TOKENS, Tokens};
 
 use crate::problem::Problem;
 
@@ -21,6 +23,36 @@ fn user(external_id: &str) -> Value {
         Ok(number) if number.to_string() == external_id => Value::from(number),
         Ok(_) | Err(_) => Value::from(external_id),
     }
+}
+
+/// Who a customer is to the ledger: his keys and holds are his own.
+const CUSTOMER: &str = "customer";
+
+/// Tokens that a request names: at least one.
+fn tokens_in_range(field: &str, tokens: u64) -> Result<Tokens, Problem> {
+    if (1..=MAX_TOKENS).contains(&tokens) {
+        Ok(Tokens(tokens))
+    } else {
+        Err(Problem::field(field, &format!("must be 1 to {MAX_TOKENS}")))
+    }
+}
+
+/// A caller's own words on an entry.
+fn words(text: String) -> Result<String, Problem> {
+    if text.chars().count() > 255 || text.contains('\0') {
+        return Err(Problem::field("description", "must be at most 255 characters, without NUL"));
+    }
+    Ok(text)
+}
+
+/// A caller's own members on an entry.
+fn metadata(members: Map<String, Value>) -> Result<Value, Problem> {
+    let metadata = Value::Object(members);
+    let text = metadata.to_string();
+    if text.len() > 8 * 1024 || text.contains("\\u0000") {
+        return Err(Problem::field("metadata", "must be at most 8 KiB, without NUL"));
+    }
+    Ok(metadata)
 }
 
 /// Rows of a list that is answered as a bare array.

@@ -29,6 +29,7 @@ use shared::check;
 use shared::clock::wall_now;
 use shared::config::Config;
 use shared::db::{self, PoolSettings};
+use shared::tokens::Depth;
 use shared::{App, Clock};
 
 use crate::{Done, say};
@@ -212,7 +213,10 @@ async fn measure(options: &Options) -> Done {
     shared::app::init_logs_quietly();
     let parent = options.data_dir.clone().unwrap_or_else(std::env::temp_dir);
     let ground = Ground::start(&parent).await?;
-    let done = measure_on(&ground, options).await;
+    let done = tokio::select! {
+        done = measure_on(&ground, options) => done,
+        () = shared::app::stop_signal() => Err("stopped".into()),
+    };
     let ended = ground.end().await;
     let code = done?;
     ended?;
@@ -454,7 +458,7 @@ impl<'a> Bench<'a> {
             [Some(self.url.as_str()), self.grants.as_ref().map(Grants::url)].into_iter().flatten()
         {
             let pool = db::connect(&url.into(), patient)?;
-            for finding in check::run(&pool, wall_now()).await? {
+            for finding in check::run(&pool, Depth::Full, wall_now()).await? {
                 // Stored events wait for ever: no worker runs on their database.
                 if finding.violations > 0 && finding.name != "nothing_is_stuck" {
                     return Err(format!("the books are broken: {finding:?}").into());

@@ -4,9 +4,10 @@ mod store;
 
 use chrono::{DateTime, Duration, Utc};
 
+use crate::App;
 use crate::error::Error;
 use crate::money::{Currency, Money};
-use crate::{App, tokens::Tokens};
+use crate::tokens::{Rollover, Tokens};
 
 /// A plan and the terms of one version of it.
 #[derive(Debug, Clone)]
@@ -31,6 +32,12 @@ pub struct Plan {
     pub is_recurring: bool,
     /// Days to try it without paying.
     pub trial_days: i32,
+    /// Tokens of the trial.
+    pub trial_tokens: Tokens,
+    /// What becomes of a period's rest where the next one follows.
+    pub rollover: Rollover,
+    /// Most debt that a running hold may run into.
+    pub overdraft_tokens: Tokens,
     /// What a front end shows as bullet points.
     pub features: serde_json::Value,
     /// When the plan was made.

@@ -5,7 +5,7 @@ use sqlx::{PgConnection, PgPool};
 
 use super::{NewPlan, Plan};
 use crate::money::{Currency, Money};
-use crate::tokens::Tokens;
+use crate::tokens::{Rollover, RolloverRule, Tokens};
 
 struct Row {
     id: i32,
@@ -19,6 +19,10 @@ struct Row {
     duration_days: Option<i32>,
     is_recurring: bool,
     trial_days: i32,
+    trial_tokens: i64,
+    rollover: RolloverRule,
+    rollover_cap: Option<i64>,
+    overdraft_tokens: i64,
     features: serde_json::Value,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
@@ -38,6 +42,9 @@ impl From<Row> for Plan {
             duration_days: row.duration_days,
             is_recurring: row.is_recurring,
             trial_days: row.trial_days,
+            trial_tokens: Tokens::from_db(row.trial_tokens),
+            rollover: Rollover::from_db(row.rollover, row.rollover_cap),
+            overdraft_tokens: Tokens::from_db(row.overdraft_tokens),
             features: row.features,
             created_at: row.created_at,
             updated_at: row.updated_at,
@@ -51,8 +58,9 @@ pub(super) async fn active(db: &PgPool) -> sqlx::Result<Vec<Plan>> {
         Row,
         r#"
         select p.id, v.version, p.name, p.description, p.is_active, v.price_minor, v.currency,
-               v.tokens_included, v.duration_days, v.is_recurring, v.trial_days, v.features,
-               p.created_at, p.updated_at
+               v.tokens_included, v.duration_days, v.is_recurring, v.trial_days, v.trial_tokens,
+               v.rollover as "rollover: RolloverRule", v.rollover_cap, v.overdraft_tokens,
+               v.features, p.created_at, p.updated_at
         from plans p
         join plan_versions v on v.plan_id = p.id and v.version = p.version
         where p.is_active
@@ -70,8 +78,9 @@ pub(super) async fn current(db: &PgPool, id: i32) -> sqlx::Result<Option<Plan>> 
         Row,
         r#"
         select p.id, v.version, p.name, p.description, p.is_active, v.price_minor, v.currency,
-               v.tokens_included, v.duration_days, v.is_recurring, v.trial_days, v.features,
-               p.created_at, p.updated_at
+               v.tokens_included, v.duration_days, v.is_recurring, v.trial_days, v.trial_tokens,
+               v.rollover as "rollover: RolloverRule", v.rollover_cap, v.overdraft_tokens,
+               v.features, p.created_at, p.updated_at
         from plans p
         join plan_versions v on v.plan_id = p.id and v.version = p.version
         where p.id = $1
@@ -93,8 +102,9 @@ pub(super) async fn version(
         Row,
         r#"
         select p.id, v.version, p.name, p.description, p.is_active, v.price_minor, v.currency,
-               v.tokens_included, v.duration_days, v.is_recurring, v.trial_days, v.features,
-               p.created_at, p.updated_at
+               v.tokens_included, v.duration_days, v.is_recurring, v.trial_days, v.trial_tokens,
+               v.rollover as "rollover: RolloverRule", v.rollover_cap, v.overdraft_tokens,
+               v.features, p.created_at, p.updated_at
         from plans p
         join plan_versions v on v.plan_id = p.id
         where p.id = $1

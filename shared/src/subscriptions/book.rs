@@ -8,7 +8,7 @@ use super::{Live, store};
 use crate::error::Error;
 use crate::ids::{CustomerId, PaymentId, SubscriptionId};
 use crate::plans::Plan;
-use crate::tokens::{self, Access, NewLot, Tokens};
+use crate::tokens::{self, Access, NewLot, Source, Tokens};
 
 /// What a payment bought.
 #[derive(Debug, Clone)]
@@ -59,7 +59,7 @@ pub async fn book(
             unreachable!("only a live subscription is extended")
         }
     };
-    let access = Access { subscription_id: id, is_active: true, spendable_until: ends_at };
+    let access = access_by(&bought.plan, id, ends_at);
     tokens::set_access(db, customer_id, &access, now).await?;
     tokens::grant(db, customer_id, &lot(bought, placement, now), now).await?;
     Ok(id)
@@ -80,6 +80,23 @@ pub async fn mark_past_due(
             Ok(store::set_past_due(db, customer_id, id, now).await?)
         }
         Some(Live { ends_at: None, .. }) | None => Ok(()),
+    }
+}
+
+/// What a plan allows until an instant: its overdraft, and a warning when a tenth of its tokens is
+/// left, so that there is time to buy more.
+pub(super) fn access_by(
+    plan: &Plan,
+    subscription_id: SubscriptionId,
+    spendable_until: Option<DateTime<Utc>>,
+) -> Access {
+    Access {
+        subscription_id,
+        is_active: true,
+        spendable_until,
+        paused_until: None,
+        overdraft: plan.overdraft_tokens,
+        low_at: Some(Tokens((plan.tokens_included.0 / 10).max(1))),
     }
 }
 
@@ -110,11 +127,11 @@ fn lot(bought: &Bought, placement: Placement, now: DateTime<Utc>) -> NewLot {
         }
     };
     NewLot {
-        payment_id: bought.payment_id,
-        part: 0,
+        source: Source::payment(bought.payment_id, 0),
         tokens: Tokens(bought.plan.tokens_included.0 * u64::from(bought.quantity)),
         priority,
         opens_at,
         expires_at,
+        rollover: bought.plan.rollover,
     }
 }

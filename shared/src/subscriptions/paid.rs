@@ -8,7 +8,7 @@ use super::periods::{Paid, behind, without};
 use super::store::{self, Period};
 use crate::error::Error;
 use crate::ids::{CustomerId, PaymentId, SubscriptionId};
-use crate::tokens::{self, Access};
+use crate::tokens;
 
 /// A payment and whose it is.
 type Of = (CustomerId, PaymentId);
@@ -162,8 +162,7 @@ async fn allow(
     if is_over && store::newest_id(db, customer_id).await? != Some(subscription_id) {
         return Ok(());
     }
-    let access = Access { subscription_id, is_active: true, spendable_until };
-    tokens::set_access(db, customer_id, &access, now).await
+    tokens::set_end(db, customer_id, subscription_id, spendable_until, now).await
 }
 
 /// The subscription that lives at `now`; one whose time is over is closed, to make room.

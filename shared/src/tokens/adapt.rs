@@ -24,10 +24,10 @@ pub async fn adapt(
     let Some(mut account) = store::lock(db, customer_id).await? else {
         return Ok(Adapted::default());
     };
-    let used_up = store::used_up_lots(db, customer_id, entitlement.payment_id).await?;
+    let used_up = store::lots::used_up_lots(db, customer_id, entitlement.payment_id).await?;
     account.lots.extend(used_up);
     let adapted = account.adapt(entitlement, why, now);
-    store::save_adapted(db, &account, entitlement.payment_id).await?;
+    store::lots::save_adapted(db, &account, entitlement.payment_id).await?;
     store::save(db, &account, now).await?;
     Ok(adapted)
 }

@@ -4,8 +4,10 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use super::Tokens;
 use super::ledger::{Entry, Request};
-use super::{Tokens, store};
+use super::reserve::Asked;
+use super::writer::{Deed, Done, Wish};
 use crate::App;
 use crate::error::Error;
 use crate::ids::{CustomerId, EntryId};
@@ -44,21 +46,34 @@ pub struct Consumed {
 
 /// Spends tokens, exactly or not at all. With a key it may be repeated: one effect.
 pub async fn consume(app: &App, wish: &Consume) -> Result<Consumed, Error> {
-    let now = app.clock.now();
-    let id = EntryId::new(now);
-    let request = request(wish, id);
-    let mut tx = app.db.begin().await?;
-    let mut account = store::lock(&mut tx, wish.customer_id).await?.ok_or(Error::NoSubscription)?;
-    let earlier = store::find(&mut tx, wish.customer_id, &request).await?;
-    if let Some(entry) = earlier {
-        return replay(&entry, &request);
+    let pending = app.writers.submit(spend(app, wish))?;
+    consumed(pending.answer().await)
+}
+
+/// Spends each for itself, in order, with a verdict each: one refusal does not stop the others.
+pub async fn consume_all(app: &App, wishes: &[Consume]) -> Vec<Result<Consumed, Error>> {
+    let pending: Vec<_> = wishes.iter().map(|wish| app.writers.submit(spend(app, wish))).collect();
+    let mut verdicts = Vec::with_capacity(wishes.len());
+    for submitted in pending {
+        verdicts.push(match submitted {
+            Ok(pending) => consumed(pending.answer().await),
+            Err(error) => Err(error),
+        });
     }
-    account.book_due(now);
-    let entry = account.spend(wish.tokens, id, request, now)?;
-    let consumed = answer(entry, false);
-    store::save(&mut tx, &account, now).await?;
-    tx.commit().await?;
-    Ok(consumed)
+    verdicts
+}
+
+fn spend(app: &App, wish: &Consume) -> Wish {
+    let id = EntryId::new(app.clock.now());
+    let asked = Asked { id, request: request(wish, id), is_keyed: wish.key.is_some() };
+    Wish { customer_id: wish.customer_id, asked, deed: Deed::Spend(wish.tokens) }
+}
+
+fn consumed(done: Result<Done, Error>) -> Result<Consumed, Error> {
+    match done? {
+        Done::Consumed(consumed) => Ok(consumed),
+        Done::Held(_) => Err(Error::Bug("a spend was answered as a hold")),
+    }
 }
 
 /// A request without a key is named by its own entry, so that a lost answer can be looked up.
@@ -79,20 +94,16 @@ fn digest(wish: &Consume) -> Vec<u8> {
     Sha256::digest(asked.to_string()).to_vec()
 }
 
-fn replay(entry: &Entry, request: &Request) -> Result<Consumed, Error> {
-    if entry.request_digest != request.digest {
-        return Err(Error::IdempotencyMismatch);
-    }
-    Ok(answer(entry, true))
-}
-
-fn answer(entry: &Entry, is_replay: bool) -> Consumed {
-    Consumed {
-        usage_id: entry.id,
-        tokens: entry.used,
-        remaining: entry.balance_after,
-        available: entry.available_after,
-        is_replay,
+impl Consumed {
+    /// What an entry says.
+    pub(super) fn of(entry: &Entry, is_replay: bool) -> Self {
+        Self {
+            usage_id: entry.id,
+            tokens: entry.used,
+            remaining: entry.balance_after,
+            available: entry.available_after,
+            is_replay,
+        }
     }
 }
 

@@ -3,18 +3,16 @@
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
-use super::ledger::{GrantSource, Lot, Source, Taken};
+use super::ledger::{Lot, Rollover, Source, Taken};
 use super::{Tokens, store};
 use crate::error::Error;
-use crate::ids::{CustomerId, GrantId, PaymentId, SubscriptionId};
+use crate::ids::{CustomerId, GrantId, SubscriptionId};
 
 /// A lot that a payment entitles to.
 #[derive(Debug, Clone)]
 pub struct NewLot {
-    /// The payment that bought it.
-    pub payment_id: PaymentId,
-    /// Number of the lot within the payment; yearly plans grant in parts.
-    pub part: i32,
+    /// Where it comes from; each source's part is given once.
+    pub source: Source,
     /// How many tokens.
     pub tokens: Tokens,
     /// Lower is drawn first: periods 10, packs 20.
@@ -23,9 +21,11 @@ pub struct NewLot {
     pub opens_at: DateTime<Utc>,
     /// Until when it counts; `None`: for ever.
     pub expires_at: Option<DateTime<Utc>>,
+    /// What becomes of the rest where a next lot opens at its end.
+    pub rollover: Rollover,
 }
 
-/// Gives the customer a lot, once per payment and part however often it is called.
+/// Gives the customer a lot, once per source and part however often it is called.
 ///
 /// Joins the caller's transaction and locks the account.
 pub async fn grant(
@@ -39,26 +39,29 @@ pub async fn grant(
         store::lock(db, customer_id).await?.ok_or(Error::NotFound("token account"))?;
     account.book_due(now);
     let lot = lot(new, now);
-    if store::insert_lot(db, customer_id, &lot).await? {
+    if store::lots::insert_lot(db, customer_id, &lot).await? {
         account.add_lot(lot, now);
     }
     store::save(db, &account, now).await
 }
 
 fn lot(new: &NewLot, now: DateTime<Utc>) -> Lot {
-    let kind = GrantSource::Payment;
     Lot {
         id: GrantId::new(now),
-        source: Source { kind, id: new.payment_id.uuid(), part: new.part },
+        source: new.source,
         priority: new.priority,
         tokens: new.tokens,
         remaining: new.tokens,
+        held: Tokens::ZERO,
+        overdue: Tokens::ZERO,
+        adjusted: 0,
         expired: Tokens::ZERO,
         taken: Taken::default(),
         frozen_at: None,
         opens_at: new.opens_at,
         is_opened: false,
         expires_at: new.expires_at,
+        rollover: new.rollover,
         created_at: now,
     }
 }
@@ -72,6 +75,25 @@ pub struct Access {
     pub is_active: bool,
     /// Its end; `None`: no limit.
     pub spendable_until: Option<DateTime<Utc>>,
+    /// Nothing may be spent before; `None`: not paused.
+    pub paused_until: Option<DateTime<Utc>>,
+    /// Most debt that a running hold may run into.
+    pub overdraft: Tokens,
+    /// A spend that leaves at most so many is told of; `None`: none is.
+    pub low_at: Option<Tokens>,
+}
+
+/// Writes on the account whose terms hold and until when, and that spending is allowed; the plan's
+/// own limits stay.
+pub async fn set_end(
+    db: &mut PgConnection,
+    customer_id: CustomerId,
+    subscription_id: SubscriptionId,
+    spendable_until: Option<DateTime<Utc>>,
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
+    store::ensure(db, customer_id, now).await?;
+    store::set_end(db, customer_id, (subscription_id, spendable_until), now).await
 }
 
 /// Writes on the account what the subscription allows, so that spending reads nothing else.

@@ -1,11 +1,15 @@
 //! How lots are drawn, opened and closed. Pure: no clock, no database.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
-use serde_json::Value;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::Tokens;
+use super::reserve::{Hold, HoldState, HoldStatus};
 use crate::error::Error;
+use crate::events::{Event, EventKind};
 use crate::ids::{CustomerId, EntryId, GrantId, PaymentId, SubscriptionId};
 
 /// What kind of thing a lot comes from.
@@ -16,6 +20,25 @@ pub enum GrantSource {
     Payment,
     /// A lot whose debt was undone after a later grant had repaid it.
     Returned,
+    /// A subscription's trial.
+    Trial,
+    /// An operator's gift or correction.
+    Admin,
+    /// A balance taken over from another system.
+    Import,
+}
+
+impl GrantSource {
+    /// The word in the database and on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Payment => "payment",
+            Self::Returned => "returned",
+            Self::Trial => "trial",
+            Self::Admin => "admin",
+            Self::Import => "import",
+        }
+    }
 }
 
 /// Where a lot comes from: one source's part is booked once.
@@ -30,6 +53,11 @@ pub struct Source {
 }
 
 impl Source {
+    /// A lot that a payment bought.
+    pub fn payment(id: PaymentId, part: i32) -> Self {
+        Self { kind: GrantSource::Payment, id: id.uuid(), part }
+    }
+
     /// Whether it is this payment.
     pub(super) fn is_payment(&self, id: PaymentId) -> bool {
         self.kind == GrantSource::Payment && self.id == id.uuid()
@@ -37,11 +65,7 @@ impl Source {
 
     /// The operation key under which the lot's opening is booked.
     fn operation_key(&self) -> String {
-        let kind = match self.kind {
-            GrantSource::Payment => "payment",
-            GrantSource::Returned => "returned",
-        };
-        format!("{kind}:{}:{}", self.id, self.part)
+        format!("{}:{}:{}", self.kind.as_str(), self.id, self.part)
     }
 }
 
@@ -58,9 +82,56 @@ pub struct Taken {
     pub since: Option<DateTime<Utc>>,
 }
 
+/// What becomes of a lot's rest where a next lot opens at its end.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Rollover {
+    /// It burns.
+    #[default]
+    None,
+    /// At most so many tokens of all that end together live on to the next lot's end.
+    Capped(Tokens),
+    /// All of it lives on to the next lot's end.
+    All,
+}
+
+/// The word for it in the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::Type)]
+#[sqlx(type_name = "plan_rollover", rename_all = "snake_case")]
+pub enum RolloverRule {
+    /// It burns.
+    None,
+    /// At most a cap lives on.
+    Capped,
+    /// All lives on.
+    All,
+}
+
+impl Rollover {
+    /// Reads rule and cap, which the schema keeps together.
+    pub(crate) fn from_db(rule: RolloverRule, cap: Option<i64>) -> Self {
+        match rule {
+            RolloverRule::None => Self::None,
+            RolloverRule::Capped => {
+                Self::Capped(Tokens::from_db(cap.expect("the schema wants a cap")))
+            }
+            RolloverRule::All => Self::All,
+        }
+    }
+
+    /// Rule and cap for the database.
+    pub(crate) fn to_db(self) -> (RolloverRule, Option<i64>) {
+        match self {
+            Self::None => (RolloverRule::None, None),
+            Self::Capped(cap) => (RolloverRule::Capped, Some(cap.to_db())),
+            Self::All => (RolloverRule::All, None),
+        }
+    }
+}
+
 /// Tokens given from one source, and what is left of them.
 ///
-/// Each token is counted once: `tokens` = `remaining` + `taken.free` + `expired` + spent.
+/// Each token is counted once: `tokens` + `adjusted` = `remaining` + `taken.free` + `expired` +
+/// spent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lot {
     /// The lot.
@@ -71,8 +142,14 @@ pub struct Lot {
     pub priority: i16,
     /// How many were given.
     pub tokens: Tokens,
-    /// What is left, frozen or not.
+    /// What is left, held or frozen or not.
     pub remaining: Tokens,
+    /// Of what is left: reserved by open holds.
+    pub held: Tokens,
+    /// Of what is held: over by the rules of expiry, burned when it is released.
+    pub overdue: Tokens,
+    /// By operators and changes of plan: added, or below 0 taken away.
+    pub adjusted: i64,
     /// What was left at its end and burned.
     pub expired: Tokens,
     /// What refunds and disputes took.
@@ -85,11 +162,23 @@ pub struct Lot {
     pub is_opened: bool,
     /// Until when it counts; `None`: for ever.
     pub expires_at: Option<DateTime<Utc>>,
+    /// What becomes of the rest at its end.
+    pub rollover: Rollover,
     /// Age decides last.
     pub created_at: DateTime<Utc>,
 }
 
 impl Lot {
+    /// Lots are drawn by priority, soonest expiry, age.
+    pub(super) fn draw_order(&self) -> impl Ord + use<> {
+        (self.priority, self.expires_at.is_none(), self.expires_at, self.created_at, self.id)
+    }
+
+    /// What no hold reserves of what is left.
+    pub(super) fn unheld(&self) -> Tokens {
+        self.remaining.minus(self.held)
+    }
+
     /// Whether the lot may be drawn at `now`.
     fn is_open(&self, now: DateTime<Utc>) -> bool {
         self.is_opened && self.frozen_at.is_none() && self.expires_at.is_none_or(|end| now < end)
@@ -97,19 +186,23 @@ impl Lot {
 
     /// What the customer spent of it, on debt too.
     pub(super) fn spent(&self) -> Tokens {
-        self.tokens.minus(self.remaining).minus(self.taken.free).minus(self.expired)
+        let given = Tokens::from_db(self.tokens.to_db() + self.adjusted);
+        given.minus(self.remaining).minus(self.taken.free).minus(self.expired)
     }
 
-    /// The next instant at which something is to be booked for this lot.
-    fn due_at(&self) -> Option<DateTime<Utc>> {
-        if self.remaining == Tokens::ZERO {
-            return None;
-        }
-        match (self.is_opened, self.frozen_at) {
-            (false, _) => Some(self.opens_at),
-            (true, None) => self.expires_at,
-            (true, Some(_)) => None,
-        }
+    /// Reserves some of it.
+    pub(super) fn reserve(&mut self, tokens: Tokens) {
+        self.held = self.held.plus(tokens);
+        assert!(self.held <= self.remaining, "no more is held than is left");
+    }
+
+    /// Undoes a reservation, in part or whole. Returns how many of the tokens are overdue: they
+    /// burn unless they are spent now.
+    pub(super) fn unreserve(&mut self, tokens: Tokens) -> Tokens {
+        let over = self.overdue.min(tokens);
+        self.held = self.held.minus(tokens);
+        self.overdue = self.overdue.minus(over);
+        over
     }
 }
 
@@ -130,6 +223,10 @@ pub struct InsufficientTokens {
     pub requested: Tokens,
     /// What is free.
     pub available: Tokens,
+    /// What holds reserve.
+    pub held: Tokens,
+    /// How much debt a running hold may still make.
+    pub overdraft_left: Tokens,
 }
 
 /// Draws `requested` from the lots by priority, soonest expiry, age; exactly or not at all.
@@ -138,17 +235,16 @@ pub(super) fn allocate<'a>(
     requested: Tokens,
 ) -> Result<Vec<Allocation>, InsufficientTokens> {
     let mut lots: Vec<&Lot> = lots.into_iter().collect();
-    lots.sort_by_key(|lot| {
-        (lot.priority, lot.expires_at.is_none(), lot.expires_at, lot.created_at, lot.id)
-    });
-    let available: Tokens = lots.iter().map(|lot| lot.remaining).sum();
+    lots.sort_by_key(|lot| lot.draw_order());
+    let available: Tokens = lots.iter().map(|lot| lot.unheld()).sum();
     if available < requested {
-        return Err(InsufficientTokens { requested, available });
+        let none = Tokens::ZERO;
+        return Err(InsufficientTokens { requested, available, held: none, overdraft_left: none });
     }
     let mut left = requested;
     let mut taken = Vec::new();
     for lot in lots {
-        let tokens = lot.remaining.min(left);
+        let tokens = lot.unheld().min(left);
         if tokens > Tokens::ZERO {
             taken.push(Allocation { lot: lot.id, tokens });
             left = left.minus(tokens);
@@ -174,6 +270,35 @@ pub enum EntryKind {
     GivenBack,
     /// A lot repaid debt.
     DebtRepaid,
+    /// A hold reserved tokens; the balance stays.
+    Held,
+    /// A hold let tokens go; the balance stays.
+    Released,
+    /// An operator's correction.
+    Adjusted,
+    /// Credited to the price of another plan.
+    PlanChange,
+    /// An operator let a debt go.
+    DebtForgiven,
+}
+
+impl EntryKind {
+    /// The word in the database.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Granted => "granted",
+            Self::Consumed => "consumed",
+            Self::Expired => "expired",
+            Self::TakenBack => "taken_back",
+            Self::GivenBack => "given_back",
+            Self::DebtRepaid => "debt_repaid",
+            Self::Held => "held",
+            Self::Released => "released",
+            Self::Adjusted => "adjusted",
+            Self::PlanChange => "plan_change",
+            Self::DebtForgiven => "debt_forgiven",
+        }
+    }
 }
 
 /// One signed change of a balance.
@@ -189,8 +314,12 @@ pub struct Entry {
     pub tokens: i64,
     /// Change of the debt.
     pub debt: i64,
+    /// Change of what is held.
+    pub held: i64,
     /// Tokens consumed, for statistics.
     pub used: Tokens,
+    /// Tokens consumed in all after it.
+    pub used_after: Tokens,
     /// The balance after it.
     pub balance_after: Tokens,
     /// What was free to spend after it.
@@ -201,8 +330,10 @@ pub struct Entry {
     pub operation_key: String,
     /// SHA-256 of what was asked.
     pub request_digest: Vec<u8>,
-    /// The lots it touched.
+    /// The lots whose tokens it moved.
     pub lots: Vec<Allocation>,
+    /// The hold it belongs to, as it was after it.
+    pub hold: Option<HoldState>,
     /// The subscription at that time.
     pub subscription_id: Option<SubscriptionId>,
     /// The caller's words, at most 255 characters.
@@ -220,22 +351,44 @@ pub(super) struct Account {
     pub customer_id: CustomerId,
     /// Sum of what is left of all opened lots.
     pub balance: Tokens,
-    /// What is owed after refunds and lost disputes of what was spent.
+    /// What is owed after refunds and lost disputes of what was spent, and by overdraft.
     pub debt: Tokens,
+    /// Of the balance: reserved by open holds.
+    pub held: Tokens,
+    /// Consumed in all.
+    pub used: Tokens,
     /// The newest entry.
     pub last_seq: i64,
+    /// Its digest, the head of the chain; empty before the first.
+    pub last_digest: Vec<u8>,
     /// The subscription whose terms hold.
     pub subscription_id: Option<SubscriptionId>,
     /// Whether the subscription allows spending.
     pub is_active: bool,
     /// End of access to lots that expire.
     pub spendable_until: Option<DateTime<Utc>>,
+    /// Nothing may be spent before.
+    pub paused_until: Option<DateTime<Utc>>,
+    /// Most debt that a running hold may run into.
+    pub overdraft: Tokens,
+    /// Few tokens are left from here down.
+    pub low_at: Option<Tokens>,
+    /// A top-up is wanted from here down.
+    pub top_up_at: Option<Tokens>,
+    /// Since when a top-up is asked for.
+    pub top_up_since: Option<DateTime<Utc>>,
     /// Lots with something left, opened or not; to adapt a payment also its lots without.
     pub lots: Vec<Lot>,
     /// Lots among them that are still to be inserted.
     pub new_lots: Vec<GrantId>,
+    /// Lots that changed since it was loaded.
+    pub changed_lots: BTreeSet<GrantId>,
+    /// Open holds, and those that were closed since it was loaded.
+    pub holds: Vec<Hold>,
     /// Entries made since it was loaded, in order.
     pub entries: Vec<Entry>,
+    /// What else happened since it was loaded.
+    pub events: Vec<Event>,
 }
 
 /// Who asks for what, for an entry.
@@ -254,32 +407,127 @@ pub(super) struct Request {
 }
 
 impl Account {
-    /// Books, in order of their times, the lots that opened or ended by `now`.
+    /// An account on which nothing was ever booked.
+    pub(super) fn new(customer_id: CustomerId) -> Self {
+        Self {
+            customer_id,
+            balance: Tokens::ZERO,
+            debt: Tokens::ZERO,
+            held: Tokens::ZERO,
+            used: Tokens::ZERO,
+            last_seq: 0,
+            last_digest: Vec::new(),
+            subscription_id: None,
+            is_active: false,
+            spendable_until: None,
+            paused_until: None,
+            overdraft: Tokens::ZERO,
+            low_at: None,
+            top_up_at: None,
+            top_up_since: None,
+            lots: Vec::new(),
+            new_lots: Vec::new(),
+            changed_lots: BTreeSet::new(),
+            holds: Vec::new(),
+            entries: Vec::new(),
+            events: Vec::new(),
+        }
+    }
+
+    /// Whether there is anything to save.
+    pub(super) fn is_changed(&self) -> bool {
+        !self.entries.is_empty() || !self.changed_lots.is_empty()
+    }
+
+    /// Books, in order of their times, the holds and lots that ended and the lots that opened by
+    /// `now`.
     ///
     /// Whoever locks an account calls this first, so no sweep must have run for anybody to spend
     /// what is his, and nobody can spend what has expired.
     pub(super) fn book_due(&mut self, now: DateTime<Utc>) {
-        while let Some(index) = self.next_due(now) {
-            if self.lots[index].is_opened {
-                self.expire(index);
-            } else {
-                let at = self.lots[index].opens_at;
-                self.open(index, at);
+        self.book_from(DateTime::<Utc>::MIN_UTC, now);
+    }
+
+    /// Books what is due, at `from` at the earliest: what a hold let go then did not end before.
+    pub(super) fn book_from(&mut self, from: DateTime<Utc>, now: DateTime<Utc>) {
+        let mut time = from;
+        while let Some((at, due)) = self.next_due().filter(|(at, _)| *at <= now) {
+            time = time.max(at);
+            match due {
+                Due::Hold(index) => self.expire_hold(index, time),
+                Due::End(index) => self.expire(index, time),
+                Due::Open(index) => self.open(index, time),
             }
         }
     }
 
-    fn expire(&mut self, index: usize) {
+    /// Ends a lot: what no hold reserves burns, save for what its rollover lets live on.
+    fn expire(&mut self, index: usize, at: DateTime<Utc>) {
+        let (living, until) = self.rolled_over(index);
         let lot = &mut self.lots[index];
-        let at = lot.expires_at.expect("a lot that is due to end has an end");
-        let lots = vec![Allocation { lot: lot.id, tokens: lot.remaining }];
+        let burned = lot.unheld().beyond(living.beyond(lot.held));
+        if let Some(until) = until {
+            lot.expires_at = Some(until);
+            lot.overdue = lot.overdue.max(lot.held.beyond(living));
+        }
+        self.changed_lots.insert(lot.id);
+        self.burn(index, burned, at);
+    }
+
+    /// Burns some of what no hold reserves.
+    pub(super) fn burn(&mut self, index: usize, tokens: Tokens, at: DateTime<Utc>) {
+        if tokens == Tokens::ZERO {
+            return;
+        }
+        let lot = &mut self.lots[index];
+        let lots = vec![Allocation { lot: lot.id, tokens }];
         // A lot may end again after tokens were given back to it, so its id alone is no key.
         let key = format!("expiry:{}:{}", lot.id, self.last_seq + 1);
-        let tokens = std::mem::take(&mut lot.remaining);
+        lot.remaining = lot.remaining.minus(tokens);
         lot.expired = lot.expired.plus(tokens);
         self.balance = self.balance.minus(tokens);
-        let change = Change { kind: EntryKind::Expired, tokens: -tokens.to_db(), debt: 0, lots };
+        self.note(EventKind::TokensExpired, lots[0].lot.uuid(), json!({ "tokens": tokens }), at);
+        let change = Change { tokens: -tokens.to_db(), lots, ..Change::of(EntryKind::Expired) };
         self.post(change, system_request("system:expiry", key), at);
+    }
+
+    /// How much of a lot that ends lives on, and until when: until the end of the lot that opens
+    /// at that very instant.
+    ///
+    /// The cap is for all that was rolled to that end together; held tokens count first.
+    fn rolled_over(&self, index: usize) -> (Tokens, Option<DateTime<Utc>>) {
+        let lot = &self.lots[index];
+        let next = self.successor(lot);
+        let Some(until) = next.and_then(|next| next.expires_at) else {
+            return (Tokens::ZERO, None);
+        };
+        match lot.rollover {
+            Rollover::None => (Tokens::ZERO, None),
+            Rollover::All => (lot.remaining, Some(until)),
+            Rollover::Capped(cap) => {
+                let is_rolled = |other: &&Lot| {
+                    other.id != lot.id
+                        && other.is_opened
+                        && other.expires_at == Some(until)
+                        && other.rollover != Rollover::None
+                };
+                let rolled: Tokens =
+                    self.lots.iter().filter(is_rolled).map(|other| other.remaining).sum();
+                (lot.remaining.min(cap.beyond(rolled)), Some(until))
+            }
+        }
+    }
+
+    /// The lot that opens when this one ends, where this one may live on in its time.
+    fn successor(&self, lot: &Lot) -> Option<&Lot> {
+        let end = lot.expires_at.filter(|_| lot.rollover != Rollover::None)?;
+        let is_next = |next: &&Lot| {
+            !next.is_opened
+                && next.opens_at == end
+                && next.expires_at.is_some()
+                && next.remaining > Tokens::ZERO
+        };
+        self.lots.iter().find(is_next)
     }
 
     /// Brings a lot into the balance; it repays debt first.
@@ -289,55 +537,83 @@ impl Account {
         let lots = vec![Allocation { lot: lot.id, tokens }];
         let request = system_request("system:grant", lot.source.operation_key());
         lot.is_opened = true;
+        self.changed_lots.insert(lot.id);
         self.balance = self.balance.plus(tokens);
-        let change = Change { kind: EntryKind::Granted, tokens: tokens.to_db(), debt: 0, lots };
+        self.note(EventKind::TokensGranted, lots[0].lot.uuid(), json!({ "tokens": tokens }), at);
+        let change = Change { tokens: tokens.to_db(), lots, ..Change::of(EntryKind::Granted) };
         self.post(change, request, at);
         self.repay(index, self.debt, at);
     }
 
-    /// Repays at most `owed` of the debt from a lot. What is frozen repays nothing.
+    /// Repays at most `owed` of the debt from a lot. What is held or frozen repays nothing.
     pub(super) fn repay(&mut self, index: usize, owed: Tokens, at: DateTime<Utc>) {
         let lot = &mut self.lots[index];
-        let tokens = lot.remaining.min(owed).min(self.debt);
+        let tokens = lot.unheld().min(owed).min(self.debt);
         if tokens == Tokens::ZERO || lot.frozen_at.is_some() {
             return;
         }
         lot.remaining = lot.remaining.minus(tokens);
+        self.changed_lots.insert(lot.id);
         let lots = vec![Allocation { lot: lot.id, tokens }];
         let key = format!("debt_repaid:{}:{}", lot.id, self.last_seq + 1);
         self.balance = self.balance.minus(tokens);
         self.debt = self.debt.minus(tokens);
         let less = -tokens.to_db();
-        let change = Change { kind: EntryKind::DebtRepaid, tokens: less, debt: less, lots };
+        let change = Change { tokens: less, debt: less, lots, ..Change::of(EntryKind::DebtRepaid) };
         self.post(change, system_request(TAKE_BACK, key), at);
     }
 
-    /// The lot to book next; at one instant what ends comes before what opens.
-    fn next_due(&self, now: DateTime<Utc>) -> Option<usize> {
-        let due = self.lots.iter().enumerate().filter_map(|(index, lot)| {
-            let at = lot.due_at()?;
-            (at <= now).then_some((at, !lot.is_opened, lot.created_at, index))
+    /// What is to be booked next, and when; at one instant holds end before lots, and what ends
+    /// comes before what opens.
+    fn next_due(&self) -> Option<(DateTime<Utc>, Due)> {
+        let holds = self.holds.iter().enumerate().filter_map(|(index, hold)| {
+            (hold.status == HoldStatus::Open).then_some((
+                hold.expires_at,
+                0,
+                hold.created_at,
+                index,
+                Due::Hold(index),
+            ))
         });
-        due.min().map(|(.., index)| index)
+        let lots = self.lots.iter().enumerate().filter_map(|(index, lot)| {
+            let (at, rank, due) = match (lot.is_opened, lot.frozen_at) {
+                (false, _) => (lot.opens_at, 2, Due::Open(index)),
+                (true, None) => (lot.expires_at?, 1, Due::End(index)),
+                (true, Some(_)) => return None,
+            };
+            let is_due = if lot.is_opened {
+                lot.unheld() > Tokens::ZERO || self.successor(lot).is_some()
+            } else {
+                lot.remaining > Tokens::ZERO
+            };
+            is_due.then_some((at, rank, lot.created_at, index, due))
+        });
+        let next =
+            holds.chain(lots).min_by_key(|(at, rank, age, index, _)| (*at, *rank, *age, *index));
+        next.map(|(at, .., due)| (at, due))
     }
 
     /// When something is to be booked next.
     pub(super) fn next_due_at(&self) -> Option<DateTime<Utc>> {
-        self.lots.iter().filter_map(Lot::due_at).min()
+        self.next_due().map(|(at, _)| at)
     }
 
     /// What may be spent at `now`, or why nothing may.
     ///
     /// Past the end of access only lots without expiry count (a pack outlives the plan).
-    fn spendable(&self, now: DateTime<Utc>) -> Result<impl Iterator<Item = &Lot>, Error> {
+    pub(super) fn spendable(
+        &self,
+        now: DateTime<Utc>,
+    ) -> Result<impl Iterator<Item = &Lot>, Error> {
         if self.subscription_id.is_none() {
             return Err(Error::NoSubscription);
         }
+        let is_paused = self.paused_until.is_some_and(|end| now < end);
         let has_access = self.spendable_until.is_none_or(|end| now < end);
         let is_lasting = |lot: &Lot| lot.is_open(now) && lot.expires_at.is_none();
         let has_lasting =
             self.lots.iter().any(|lot| is_lasting(lot) && lot.remaining > Tokens::ZERO);
-        if !self.is_active || !(has_access || has_lasting) {
+        if !self.is_active || is_paused || !(has_access || has_lasting) {
             return Err(Error::SubscriptionInactive);
         }
         let is_counted =
@@ -347,13 +623,13 @@ impl Account {
 
     /// What is free to spend at `now`; nothing where spending is not allowed.
     pub(super) fn available(&self, now: DateTime<Utc>) -> Tokens {
-        self.spendable(now).map_or(Tokens::ZERO, |lots| lots.map(|lot| lot.remaining).sum())
+        self.spendable(now).map_or(Tokens::ZERO, |lots| lots.map(Lot::unheld).sum())
     }
 
-    /// What an open dispute keeps from being spent; it is part of the balance.
+    /// What an open dispute keeps from being spent and no hold reserves; part of the balance.
     pub(super) fn frozen(&self) -> Tokens {
         let is_frozen = |lot: &&Lot| lot.is_opened && lot.frozen_at.is_some();
-        self.lots.iter().filter(is_frozen).map(|lot| lot.remaining).sum()
+        self.lots.iter().filter(is_frozen).map(Lot::unheld).sum()
     }
 
     /// Spends `tokens`, exactly or not at all. What is due must have been booked.
@@ -364,18 +640,75 @@ impl Account {
         request: Request,
         now: DateTime<Utc>,
     ) -> Result<&Entry, Error> {
-        let taken = allocate(self.spendable(now)?, tokens)?;
-        for part in &taken {
-            let lot = self.lots.iter_mut().find(|lot| lot.id == part.lot);
-            let lot = lot.expect("an allocation names lots of this account");
+        let taken = self.allocate(tokens, now)?;
+        let before = self.available(now);
+        self.draw(&taken);
+        let less = -tokens.to_db();
+        let change =
+            Change { tokens: less, used: tokens, lots: taken, ..Change::of(EntryKind::Consumed) };
+        self.post_as(id, change, request, now);
+        self.note_crossings(before, now);
+        Ok(self.entries.last().expect("an entry was just made"))
+    }
+
+    /// Draws from what may be spent at `now`, exactly or not at all.
+    pub(super) fn allocate(
+        &self,
+        tokens: Tokens,
+        now: DateTime<Utc>,
+    ) -> Result<Vec<Allocation>, Error> {
+        let refused = |short: InsufficientTokens| InsufficientTokens {
+            held: self.held,
+            overdraft_left: self.overdraft.beyond(self.debt),
+            ..short
+        };
+        Ok(allocate(self.spendable(now)?, tokens).map_err(refused)?)
+    }
+
+    /// Takes what was allocated out of the lots and the balance.
+    pub(super) fn draw(&mut self, taken: &[Allocation]) {
+        for part in taken {
+            let lot = self.lot_mut(part.lot);
             lot.remaining = lot.remaining.minus(part.tokens);
+            self.balance = self.balance.minus(part.tokens);
         }
-        self.balance = self.balance.minus(tokens);
-        let kind = EntryKind::Consumed;
-        let change = Change { kind, tokens: -tokens.to_db(), debt: 0, lots: taken };
-        let entry = self.post_as(id, change, request, now);
-        entry.used = tokens;
-        Ok(entry)
+    }
+
+    /// The lot of that id, which is about to change.
+    pub(super) fn lot_mut(&mut self, id: GrantId) -> &mut Lot {
+        self.changed_lots.insert(id);
+        let lot = self.lots.iter_mut().find(|lot| lot.id == id);
+        lot.expect("an allocation names lots of this account")
+    }
+
+    /// Notes that few or no tokens are left, and asks for a top-up, when a line was crossed.
+    ///
+    /// However many spends go on below the line, a top-up is asked for once, until the account
+    /// was above it again.
+    pub(super) fn note_crossings(&mut self, before: Tokens, now: DateTime<Utc>) {
+        let left = self.available(now);
+        let crossed = if before > Tokens::ZERO && left == Tokens::ZERO {
+            Some(EventKind::TokensExhausted)
+        } else if self.low_at.is_some_and(|line| before > line && left <= line) {
+            Some(EventKind::TokensLow)
+        } else {
+            None
+        };
+        if let Some(kind) = crossed {
+            self.note(kind, self.customer_id.uuid(), json!({ "tokens_available": left }), now);
+        }
+        match self.top_up_at {
+            Some(line) if left <= line => _ = self.top_up_since.get_or_insert(now),
+            Some(_) | None => self.top_up_since = None,
+        }
+    }
+
+    /// Notes what happened; it is recorded when the account is saved.
+    pub(super) fn note(&mut self, kind: EventKind, subject: Uuid, facts: Value, at: DateTime<Utc>) {
+        let mut event = Event::of_system(self.customer_id, kind, at);
+        event.subject_id = Some(subject);
+        event.after = facts;
+        self.events.push(event);
     }
 
     /// Adds a lot; booked at once if it opens now, else when it is due.
@@ -390,14 +723,16 @@ impl Account {
         self.post_as(EntryId::new(at), change, request, at);
     }
 
-    fn post_as(
+    /// Writes the entry under an id that the caller knows already.
+    pub(super) fn post_as(
         &mut self,
         id: EntryId,
         change: Change,
         request: Request,
         at: DateTime<Utc>,
-    ) -> &mut Entry {
+    ) {
         self.last_seq += 1;
+        self.used = self.used.plus(change.used);
         let available = self.available(at);
         self.entries.push(Entry {
             seq: self.last_seq,
@@ -405,20 +740,30 @@ impl Account {
             kind: change.kind,
             tokens: change.tokens,
             debt: change.debt,
-            used: Tokens::ZERO,
+            held: change.held,
+            used: change.used,
+            used_after: self.used,
             balance_after: self.balance,
             available_after: available,
             principal: request.principal,
             operation_key: request.operation_key,
             request_digest: request.digest,
             lots: change.lots,
+            hold: change.hold,
             subscription_id: self.subscription_id,
             description: request.description,
             metadata: request.metadata,
             created_at: at,
         });
-        self.entries.last_mut().expect("an entry was just made")
     }
+}
+
+/// What is to be booked when its time has come: the index of a hold or lot.
+#[derive(Debug, Clone, Copy)]
+enum Due {
+    Hold(usize),
+    End(usize),
+    Open(usize),
 }
 
 /// What an entry changes.
@@ -429,8 +774,21 @@ pub(super) struct Change {
     pub tokens: i64,
     /// Change of the debt.
     pub debt: i64,
-    /// The lots it touches, with what it moves of each.
+    /// Change of what is held.
+    pub held: i64,
+    /// Tokens consumed.
+    pub used: Tokens,
+    /// The lots whose tokens it moves, with what it moves of each.
     pub lots: Vec<Allocation>,
+    /// The hold it belongs to, as it is after it.
+    pub hold: Option<HoldState>,
+}
+
+impl Change {
+    /// One that changes nothing yet.
+    pub(super) const fn of(kind: EntryKind) -> Self {
+        Self { kind, tokens: 0, debt: 0, held: 0, used: Tokens::ZERO, lots: Vec::new(), hold: None }
+    }
 }
 
 /// Who books what refunds and disputes take, give and leave as debt.
@@ -465,28 +823,27 @@ mod tests {
             priority: 0,
             tokens: Tokens(remaining),
             remaining: Tokens(remaining),
+            held: Tokens::ZERO,
+            overdue: Tokens::ZERO,
+            adjusted: 0,
             expired: Tokens::ZERO,
             taken: Taken::default(),
             frozen_at: None,
             opens_at: at(opens),
             is_opened: opens <= 0,
             expires_at: expires.map(at),
+            rollover: Rollover::None,
             created_at: at(0),
         }
     }
 
     fn account(lots: Vec<Lot>) -> Account {
         Account {
-            customer_id: CustomerId::of("1"),
             balance: lots.iter().filter(|lot| lot.is_opened).map(|lot| lot.remaining).sum(),
-            debt: Tokens::ZERO,
-            last_seq: 0,
             subscription_id: Some(SubscriptionId::new(at(0))),
             is_active: true,
-            spendable_until: None,
             lots,
-            new_lots: Vec::new(),
-            entries: Vec::new(),
+            ..Account::new(CustomerId::of("1"))
         }
     }
 
@@ -562,7 +919,7 @@ mod tests {
                 }
                 Err(refusal) => {
                     prop_assert!(available < requested);
-                    prop_assert_eq!(refusal, InsufficientTokens { requested, available });
+                    prop_assert_eq!((refusal.requested, refusal.available), (requested, available));
                 }
             }
         }

@@ -1,25 +1,47 @@
 //! The ledger of tokens: accounts, lots, entries.
 
 mod adapt;
+mod anchor;
+mod chain;
 mod consume;
+mod correct;
+mod corrections;
 mod grant;
+mod hold;
 mod ledger;
 mod reschedule;
+mod reserve;
 mod store;
+mod sweep;
 mod take_back;
 mod usage;
+mod verify;
+mod writer;
 
 use serde::{Deserialize, Serialize};
 
 pub use adapt::adapt;
-pub use consume::{Consume, Consumed, consume};
-pub use grant::{Access, NewLot, grant, set_access};
+pub use anchor::anchor;
+pub use chain::{OtherKey, link, use_key};
+pub use consume::{Consume, Consumed, consume, consume_all};
+pub use correct::{
+    Corrected, Correction, forgive_debt, release_for_change, remove, reserve_for_change, reset,
+    take_for_change,
+};
+pub use corrections::Part;
+pub use grant::{Access, NewLot, grant, set_access, set_end};
+pub use hold::{Held, HoldWish, OpenHold, extend, open_hold, release, settle};
 pub use ledger::{
-    Allocation, Entry, EntryKind, GrantSource, InsufficientTokens, Lot, Source, Taken,
+    Allocation, Entry, EntryKind, GrantSource, InsufficientTokens, Lot, Rollover, RolloverRule,
+    Source, Taken,
 };
 pub use reschedule::{has_lasting, reschedule, unused_of};
+pub use reserve::{HoldRule, HoldState, HoldStatus, MAX_HOLD};
+pub use sweep::book_due;
 pub use take_back::{Adapted, Entitlement};
-pub use usage::{Balance, Usage, balance, list_usage};
+pub use usage::{Balance, OpenHoldOf, Usage, balance, list_usage};
+pub use verify::{Broken, Depth, verify};
+pub use writer::Writers;
 
 /// A whole number of tokens, 0 … 10¹⁴.
 #[derive(

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
-use super::{Tokens, store};
+use super::store;
 use crate::error::Error;
 use crate::ids::{CustomerId, PaymentId};
 
@@ -19,7 +19,7 @@ pub async fn reschedule(
     let Some(mut account) = store::lock(db, customer_id).await? else { return Ok(()) };
     account.book_due(now);
     store::save(db, &account, now).await?;
-    store::move_lots(db, customer_id, payment_id, span).await?;
+    store::lots::move_lots(db, customer_id, payment_id, span).await?;
     let moved = store::lock(db, customer_id).await?;
     let mut account = moved.expect("the account was just locked");
     account.book_due(now);
@@ -33,7 +33,7 @@ pub async fn unused_of(
     payment_id: PaymentId,
     now: DateTime<Utc>,
 ) -> Result<(u64, u64), Error> {
-    Ok(store::unused_of(db, customer_id, payment_id, now).await?)
+    Ok(store::lots::unused_of(db, customer_id, payment_id, now).await?)
 }
 
 /// Whether the customer has tokens left that never expire.
@@ -42,7 +42,5 @@ pub async fn has_lasting(
     customer_id: CustomerId,
     now: DateTime<Utc>,
 ) -> Result<bool, Error> {
-    let Some(mut account) = store::read(db, customer_id).await? else { return Ok(false) };
-    account.book_due(now);
-    Ok(account.lots.iter().any(|lot| lot.expires_at.is_none() && lot.remaining > Tokens::ZERO))
+    Ok(store::lots::has_lasting(db, customer_id, now).await?)
 }

@@ -4,8 +4,8 @@ use chrono::{DateTime, Duration, Utc};
 
 use super::Tokens;
 use super::ledger::{
-    Account, Allocation, Change, EntryKind, GrantSource, Lot, Request, Source, TAKE_BACK, Taken,
-    system_request,
+    Account, Allocation, Change, EntryKind, GrantSource, Lot, Request, Rollover, Source, TAKE_BACK,
+    Taken, system_request,
 };
 use crate::ids::{GrantId, PaymentId};
 
@@ -86,6 +86,7 @@ impl Account {
         self.book_due(now);
         let mut adapted = Adapted::default();
         for index in self.lots_of(entitlement.payment_id) {
+            self.changed_lots.insert(self.lots[index].id);
             let frozen_at = self.lots[index].frozen_at.filter(|_| !entitlement.is_frozen);
             if let Some(since) = frozen_at {
                 let frozen_for = self.lots[index].thaw(since, now);
@@ -135,18 +136,21 @@ impl Account {
         adapted.returned = adapted.returned.plus(free.beyond(goal.free)).plus(anew);
     }
 
-    /// Takes what is free (a hold's tokens would come before them) and owes what was spent.
+    /// Takes what holds reserve, then what is free, and owes what was spent.
     fn take(&mut self, index: usize, free: Tokens, debt: Tokens, cause: Cause<'_>) {
         if free.plus(debt) == Tokens::ZERO {
             return;
         }
+        let held = free.min(self.lots[index].held);
+        self.shrink_holds(self.lots[index].id, held);
         let lot = &mut self.lots[index];
         lot.remaining = lot.remaining.minus(free);
         lot.taken.free = lot.taken.free.plus(free);
         lot.taken.debt = lot.taken.debt.plus(debt);
         lot.taken.since.get_or_insert(cause.now);
         self.debt = self.debt.plus(debt);
-        self.book(EntryKind::TakenBack, index, Moved { tokens: -free.to_db(), debt }, cause);
+        let moved = Moved { tokens: -free.to_db(), debt, held };
+        self.book(EntryKind::TakenBack, index, moved, cause);
         self.repay_with_returned(debt, cause.now);
     }
 
@@ -177,8 +181,8 @@ impl Account {
         if open > Tokens::ZERO {
             self.debt = self.debt.minus(open);
             let cancelled = Allocation { lot: self.lots[index].id, tokens: Tokens::ZERO };
-            let kind = EntryKind::GivenBack;
-            let change = Change { kind, tokens: 0, debt: -open.to_db(), lots: vec![cancelled] };
+            let debt = -open.to_db();
+            let change = Change { debt, lots: vec![cancelled], ..Change::of(EntryKind::GivenBack) };
             let request = self.request(index, cause);
             self.post(change, request, cause.now);
         }
@@ -201,7 +205,8 @@ impl Account {
         lot.taken.free = lot.taken.free.minus(tokens);
         lot.expires_at = lot.expires_at.map(|end| end + lot.away(cause.now));
         lot.taken.since = Some(cause.now);
-        let moved = Moved { tokens: tokens.to_db(), debt: Tokens::ZERO };
+        let none = Tokens::ZERO;
+        let moved = Moved { tokens: tokens.to_db(), debt: none, held: none };
         self.book(EntryKind::GivenBack, index, moved, cause);
         if !self.lots[index].is_opened && self.lots[index].opens_at <= cause.now {
             self.open(index, cause.now);
@@ -220,7 +225,13 @@ impl Account {
         let named = Allocation { lot: lot.id, tokens: Tokens(tokens.unsigned_abs()) };
         let balance = self.balance.to_db() + tokens;
         self.balance = Tokens::from_db(balance);
-        let change = Change { kind, tokens, debt: moved.debt.to_db(), lots: vec![named] };
+        let change = Change {
+            tokens,
+            debt: moved.debt.to_db(),
+            held: -moved.held.to_db(),
+            lots: vec![named],
+            ..Change::of(kind)
+        };
         self.post(change, request, cause.now);
     }
 
@@ -238,6 +249,8 @@ impl Account {
 struct Moved {
     tokens: i64,
     debt: Tokens,
+    /// Of the tokens that go out: what holds reserved.
+    held: Tokens,
 }
 
 impl Lot {
@@ -275,12 +288,16 @@ impl Lot {
             priority: self.priority,
             tokens,
             remaining: tokens,
+            held: Tokens::ZERO,
+            overdue: Tokens::ZERO,
+            adjusted: 0,
             expired: Tokens::ZERO,
             taken: Taken::default(),
             frozen_at: None,
             opens_at: now,
             is_opened: false,
             expires_at,
+            rollover: Rollover::None,
             created_at: now,
         }
     }
@@ -318,28 +335,26 @@ mod tests {
             priority: 10,
             tokens: Tokens(tokens),
             remaining: Tokens(tokens),
+            held: Tokens::ZERO,
+            overdue: Tokens::ZERO,
+            adjusted: 0,
             expired: Tokens::ZERO,
             taken: Taken::default(),
             frozen_at: None,
             opens_at: at(opens),
             is_opened: false,
             expires_at: ends.map(at),
+            rollover: Rollover::None,
             created_at: at(0),
         }
     }
 
     fn account(lots: Vec<Lot>) -> Account {
         let mut account = Account {
-            customer_id: CustomerId::of("1"),
-            balance: Tokens::ZERO,
-            debt: Tokens::ZERO,
-            last_seq: 0,
             subscription_id: Some(SubscriptionId::new(at(0))),
             is_active: true,
-            spendable_until: None,
             lots,
-            new_lots: Vec::new(),
-            entries: Vec::new(),
+            ..Account::new(CustomerId::of("1"))
         };
         account.book_due(at(0));
         account

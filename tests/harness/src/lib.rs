@@ -23,7 +23,7 @@ use shared::db::PoolSettings;
 use shared::jobs::{Job, QUEUE};
 use shared::money::Currency;
 use shared::plans::{self, NewPlan};
-use shared::tokens::Tokens;
+use shared::tokens::{Depth, Tokens};
 use shared::{App, Clock, check, methods, payments, webhooks};
 use simulator::{Settings as SimulatorSettings, Simulator};
 use tokio::net::TcpListener;
@@ -369,7 +369,7 @@ impl TestApp {
 
 /// Fails if an invariant of the tokens is broken; what money entitles to is not looked at.
 pub async fn assert_tokens_balance(db: &sqlx::PgPool, now: DateTime<Utc>) {
-    for finding in check::run(db, now).await.unwrap() {
+    for finding in check::run(db, Depth::Full, now).await.unwrap() {
         let is_of_money = ["taken_is_entitled", "frozen_is_disputed"].contains(&finding.name);
         assert!(is_of_money || finding.violations == 0, "{finding:?}");
     }
@@ -377,7 +377,7 @@ pub async fn assert_tokens_balance(db: &sqlx::PgPool, now: DateTime<Utc>) {
 
 /// Fails if an invariant of the books is broken.
 pub async fn assert_clean(db: &sqlx::PgPool, now: DateTime<Utc>) {
-    for finding in check::run(db, now).await.unwrap() {
+    for finding in check::run(db, Depth::Full, now).await.unwrap() {
         assert_eq!(finding.violations, 0, "{finding:?}");
     }
 }

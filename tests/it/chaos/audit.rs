@@ -120,7 +120,10 @@ pub(super) async fn audit(world: &World, differences: &[Difference]) -> Findings
 /// The books' own invariants that do not hold.
 async fn broken(world: &World) -> Vec<String> {
     let mut broken = Vec::new();
-    for finding in check::run(&world.app.app.db, world.app.clock.now()).await.unwrap() {
+    for finding in check::run(&world.app.app.db, shared::tokens::Depth::Full, world.app.clock.now())
+        .await
+        .unwrap()
+    {
         if finding.violations > 0 {
             let example = finding.example.clone().unwrap_or_default();
             let payment = example.split(' ').next_back().unwrap_or_default();
