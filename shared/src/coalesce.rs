@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::time::Instant;
 
 use crate::error::Error;
 
@@ -72,15 +73,33 @@ impl<C: Committer> Coalescer<C> {
         Self { sender, patience }
     }
 
-    /// Hands an item in and returns its verdict once it is committed.
-    ///
-    /// `Overloaded` at once where the queue is full, and after the settings' patience. Who lost
-    /// patience in the queue has lost his place: the item is not committed. During the commit nobody
-    /// can tell, so an item must be repeatable.
+    /// Hands an item in and returns its verdict once it is committed: see [`Pending::verdict`].
     pub async fn submit(&self, item: C::Item) -> Result<C::Verdict, Error> {
+        self.enqueue(item)?.verdict().await
+    }
+
+    /// Puts an item behind what waits already; `Overloaded` at once where the queue is full.
+    pub fn enqueue(&self, item: C::Item) -> Result<Pending<C>, Error> {
         let (reply, verdict) = oneshot::channel();
         self.sender.try_send(Waiting { item, reply }).map_err(|_| Error::Overloaded)?;
-        match tokio::time::timeout(self.patience, verdict).await {
+        Ok(Pending { verdict, until: Instant::now() + self.patience })
+    }
+}
+
+/// An item that waits for its verdict. Who drops it in the queue has lost his place.
+pub struct Pending<C: Committer> {
+    verdict: oneshot::Receiver<Result<C::Verdict, Error>>,
+    until: Instant,
+}
+
+impl<C: Committer> Pending<C> {
+    /// Returns the verdict once the item is committed.
+    ///
+    /// `Overloaded` after the settings' patience. Who lost patience in the queue has lost his
+    /// place: the item is not committed. During the commit nobody can tell, so an item must be
+    /// repeatable.
+    pub async fn verdict(self) -> Result<C::Verdict, Error> {
+        match tokio::time::timeout_at(self.until, self.verdict).await {
             Ok(Ok(verdict)) => verdict,
             // Only a runtime that ends drops a writer.
             Ok(Err(_)) | Err(_) => Err(Error::Overloaded),

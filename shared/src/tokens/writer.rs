@@ -5,14 +5,11 @@
 //! never fails its neighbours. All requests of one account go to the same writer, in their order.
 
 use std::collections::{BTreeSet, HashMap};
-use std::panic::AssertUnwindSafe;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use futures_util::FutureExt;
 use sqlx::pool::PoolConnection;
 use sqlx::{Acquire, PgConnection, PgPool, Postgres};
-use tokio::sync::{mpsc, oneshot};
 
 use super::Tokens;
 use super::consume::Consumed;
@@ -21,20 +18,17 @@ use super::ledger::{Account, Entry, InsufficientTokens};
 use super::reserve::{Asked, Hold, HoldStatus, NewHold, Step};
 use super::store::{batch, entries, holds};
 use crate::clock::Clock;
+use crate::coalesce::{self, Coalescer, Committer, Settings};
 use crate::error::Error;
 use crate::ids::{CustomerId, HoldId};
 
 /// Writers of a process; each keeps one connection.
 const WRITERS: usize = 2;
 
-/// Requests that may wait for one writer; beyond it callers are told to come again.
-const QUEUE: usize = 4_096;
-
-/// Most requests of one transaction: more would hold locks for longer than they save.
-const BATCH: usize = 512;
-
-/// A request that waited longer has lost its caller; its key tells whether it was booked.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Of a transaction 512 requests: more would hold locks for longer than they save. Who waited 5 s
+/// has lost his caller; his key tells whether it was booked.
+const SETTINGS: Settings =
+    Settings { capacity: 4_096, largest_batch: 512, patience: Duration::from_secs(5) };
 
 /// One request to decide.
 #[derive(Debug, Clone)]
@@ -67,29 +61,17 @@ pub(super) enum Done {
     Held(Held),
 }
 
-struct Waiting {
-    wish: Wish,
-    since: Instant,
-    reply: oneshot::Sender<Result<Done, Error>>,
-}
-
-/// Handle to the writers of this process. They end with the last handle.
-#[derive(Debug, Clone)]
-pub struct Writers(Vec<mpsc::Sender<Waiting>>);
-
-impl std::fmt::Debug for Waiting {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Waiting").field("id", &self.wish.asked.id).finish_non_exhaustive()
-    }
-}
+/// Handle to the writers of this process; clones share them.
+#[derive(Clone)]
+pub struct Writers(Vec<Coalescer<Writer>>);
 
 /// A request that a writer has taken.
-pub(super) struct Pending(oneshot::Receiver<Result<Done, Error>>);
+pub(super) struct Pending(coalesce::Pending<Writer>);
 
 impl Pending {
-    /// Waits for the verdict. A writer that ends without one leaves it to the request's key.
+    /// Waits for the verdict.
     pub(super) async fn answer(self) -> Result<Done, Error> {
-        self.0.await.unwrap_or(Err(Error::Overloaded))
+        self.0.verdict().await?
     }
 }
 
@@ -97,96 +79,43 @@ impl Writers {
     /// Starts the writers.
     pub fn start(db: &PgPool, clock: &Clock) -> Self {
         let start = |_| {
-            let (sender, queue) = mpsc::channel(QUEUE);
             let writer = Writer { db: db.clone(), clock: clock.clone(), connection: None };
-            tokio::spawn(writer.run(queue));
-            sender
+            Coalescer::start([writer], SETTINGS)
         };
         Self((0..WRITERS).map(start).collect())
     }
 
-    /// Puts a request into its writer's queue. A full queue is [`Error::Overloaded`]: nothing was
-    /// done.
+    /// Puts a request into its account's writer's queue. A full queue is [`Error::Overloaded`]:
+    /// nothing was done.
     pub(super) fn submit(&self, wish: Wish) -> Result<Pending, Error> {
-        let (reply, answer) = oneshot::channel();
         let shard = wish.customer_id.uuid().as_u128() % self.0.len() as u128;
         let writer = &self.0[usize::try_from(shard).expect("a remainder of a small number")];
-        let waiting = Waiting { wish, since: Instant::now(), reply };
-        writer.try_send(waiting).map_err(|_| Error::Overloaded)?;
-        Ok(Pending(answer))
+        writer.enqueue(wish).map(Pending)
     }
 }
 
+/// Keeps its connection as long as it works: a pool would ask it for a sign of life each time.
 struct Writer {
     db: PgPool,
     clock: Clock,
-    /// Kept from batch to batch, given up after an error.
     connection: Option<PoolConnection<Postgres>>,
 }
 
-impl Writer {
-    async fn run(mut self, mut queue: mpsc::Receiver<Waiting>) {
-        let mut waiting = Vec::with_capacity(BATCH);
-        while queue.recv_many(&mut waiting, BATCH).await > 0 {
-            let (mut wishes, mut replies) = (Vec::new(), Vec::new());
-            for Waiting { wish, since, reply } in waiting.drain(..) {
-                if since.elapsed() > PATIENCE {
-                    answer(reply, Err(Error::Overloaded));
-                } else {
-                    wishes.push(wish);
-                    replies.push(reply);
-                }
-            }
-            let verdicts = match self.commit(&wishes).await {
-                Ok(verdicts) => verdicts,
-                Err(error) => self.one_by_one(&wishes, error).await,
-            };
-            for (reply, verdict) in replies.into_iter().zip(verdicts) {
-                answer(reply, verdict);
-            }
-        }
-    }
+impl Committer for Writer {
+    type Item = Wish;
+    type Verdict = Result<Done, Error>;
 
-    /// Each request alone, after the batch failed: its commit may have been lost, or made, so each
+    /// After an error each request is tried alone: the lost commit may have been made, so each
     /// looks for its own entry first, under the lock of its account.
-    async fn one_by_one(&mut self, wishes: &[Wish], error: Error) -> Vec<Result<Done, Error>> {
-        tracing::warn!(%error, count = wishes.len(), "a batch failed; each request is tried alone");
-        let end = Instant::now() + PATIENCE;
-        let mut verdicts = Vec::with_capacity(wishes.len());
-        for wish in wishes {
-            let verdict = if Instant::now() > end {
-                Err(Error::Overloaded)
-            } else {
-                let one = self.commit(std::slice::from_ref(wish)).await;
-                one.and_then(|mut one| one.pop().unwrap_or(Err(Error::Overloaded)))
-            };
-            verdicts.push(verdict);
-        }
-        verdicts
-    }
-
-    /// Decides and commits; a bug that panics is an error of this batch, not the end of the writer.
-    async fn commit(&mut self, wishes: &[Wish]) -> Result<Vec<Result<Done, Error>>, Error> {
-        if wishes.is_empty() {
-            return Ok(Vec::new());
-        }
+    async fn commit(&mut self, wishes: &[Wish]) -> Result<Vec<Self::Verdict>, Error> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => self.db.acquire().await?,
         };
-        let work = decide_and_save(&mut connection, &self.clock, wishes);
-        let done = match AssertUnwindSafe(work).catch_unwind().await {
-            Ok(done) => done?,
-            Err(_) => return Err(Error::Bug("a request panicked in the ledger")),
-        };
+        let verdicts = decide_and_save(&mut connection, &self.clock, wishes).await?;
         self.connection = Some(connection);
-        Ok(done)
+        Ok(verdicts)
     }
-}
-
-/// A caller that has gone away is told nothing; its key tells it later.
-fn answer(reply: oneshot::Sender<Result<Done, Error>>, verdict: Result<Done, Error>) {
-    let _gone = reply.send(verdict);
 }
 
 async fn decide_and_save(
