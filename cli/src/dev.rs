@@ -52,8 +52,12 @@ const CUSTOMERS: [&str; 2] = ["42", "43"];
 pub(crate) async fn run(options: &Options) -> Done {
     shared::app::init_logs_quietly();
     let slot = data_folder(options)?;
-    let settings =
-        PostgresSettings { dir: slot.path.join("postgres"), durable: true, max_connections: 100 };
+    let settings = PostgresSettings {
+        dir: slot.path.join("postgres"),
+        durable: true,
+        max_connections: 100,
+        shared_buffers_mb: 64,
+    };
     let database = Postgres::start(&settings).await?;
     make_database(&database).await?;
     let listener = listen(options.port).await?;

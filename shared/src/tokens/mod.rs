@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 pub use adapt::adapt;
 pub use anchor::anchor;
-pub use chain::{OtherKey, use_key};
+pub use chain::{OtherKey, link, use_key};
 pub use consume::{Consume, Consumed, consume, consume_all};
 pub use correct::{
     Corrected, Correction, forgive_debt, release_for_change, remove, reserve_for_change, reset,

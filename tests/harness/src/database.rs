@@ -52,7 +52,7 @@ impl Database {
 async fn start() -> Postgres {
     let wanted = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.tollgate/test-postgres");
     let dir = reachable_dir(&std::path::absolute(wanted).unwrap());
-    let settings = Settings { dir, durable: false, max_connections: 300 };
+    let settings = Settings { dir, durable: false, max_connections: 300, shared_buffers_mb: 64 };
     let server = Postgres::start(&settings).await.unwrap();
     make_template(&server).await;
     server
