@@ -18,7 +18,7 @@ use shared::config::Config;
 use shared::db::{self, PoolSettings};
 use shared::money::Currency;
 use shared::plans::{self, NewPlan};
-use shared::tokens::Tokens;
+use shared::tokens::{self, Tokens};
 use shared::{App, Clock};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -222,6 +222,8 @@ fn config(
 async fn prepare(config: Config) -> Result<App, Box<dyn std::error::Error>> {
     let pool = db::connect(&config.database_url, PoolSettings::WORKER)?;
     db::migrate(&pool, &config, wall_now()).await?;
+    tokens::use_key(&config.ledger_key)?;
+    tokens::seal_old(&pool, wall_now()).await?;
     let app = App::new(config, pool, Clock::system())?;
     for plan in demo_plans() {
         plans::create(&app, &plan).await?;
