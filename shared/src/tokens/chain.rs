@@ -252,9 +252,9 @@ mod tests {
             |it| it.description.push('!'),
         ];
         for change in changes {
-            let mut changed = original.clone();
-            change(&mut changed);
-            assert_ne!(digest_of(&changed, b"before"), first);
+            let mut other = original.clone();
+            change(&mut other);
+            assert_ne!(digest_of(&other, b"before"), first);
         }
         assert_ne!(digest_of(&original, b"other"), first);
     }

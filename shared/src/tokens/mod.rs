@@ -4,6 +4,8 @@ mod adapt;
 mod anchor;
 mod chain;
 mod consume;
+mod correct;
+mod corrections;
 mod grant;
 mod hold;
 mod ledger;
@@ -22,6 +24,11 @@ pub use adapt::adapt;
 pub use anchor::anchor;
 pub use chain::{OtherKey, use_key};
 pub use consume::{Consume, Consumed, consume, consume_all};
+pub use correct::{
+    Corrected, Correction, forgive_debt, release_for_change, remove, reserve_for_change, reset,
+    take_for_change,
+};
+pub use corrections::Part;
 pub use grant::{Access, NewLot, grant, set_access, set_end};
 pub use hold::{Held, HoldWish, OpenHold, extend, open_hold, release, settle};
 pub use ledger::{

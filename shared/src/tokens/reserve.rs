@@ -89,8 +89,6 @@ pub(super) struct Hold {
     pub expires_at: DateTime<Utc>,
     /// When it was made.
     pub created_at: DateTime<Utc>,
-    /// Whether its row is still to be inserted.
-    pub is_new: bool,
     /// Whether it changed since it was loaded.
     pub is_changed: bool,
 }
@@ -197,7 +195,6 @@ impl Account {
             metadata: asked.request.metadata.clone(),
             expires_at: now + new.lasts.min(MAX_HOLD),
             created_at: now,
-            is_new: true,
             is_changed: true,
         });
         let index = self.holds.len() - 1;
@@ -271,7 +268,7 @@ impl Account {
     }
 
     /// Adds to what a hold reserves; a lot that it reserves from already stays one part.
-    fn reserve(&mut self, index: usize, parts: Vec<Allocation>) {
+    pub(super) fn reserve(&mut self, index: usize, parts: Vec<Allocation>) {
         for part in parts {
             self.lot_mut(part.lot).reserve(part.tokens);
             self.held = self.held.plus(part.tokens);
@@ -393,8 +390,21 @@ impl Account {
         Undone { taken, overdue }
     }
 
+    /// Undoes all that a hold reserves, which is taken at once.
+    pub(super) fn unreserve_all(&mut self, index: usize) {
+        let rest = self.holds[index].held();
+        let _spent_at_once = self.unreserve(index, rest, Side::First);
+        self.holds[index].is_changed = true;
+    }
+
     /// Ends a hold; what it still reserved is free again, or burns where its time is over.
-    fn close(&mut self, index: usize, status: HoldStatus, asked: Asked, at: DateTime<Utc>) {
+    pub(super) fn close(
+        &mut self,
+        index: usize,
+        status: HoldStatus,
+        asked: Asked,
+        at: DateTime<Utc>,
+    ) {
         let rest = self.holds[index].held();
         let undone = self.unreserve(index, rest, Side::Last);
         let hold = &mut self.holds[index];
@@ -459,7 +469,13 @@ impl Account {
         self.held = self.held.minus(tokens);
     }
 
-    fn post_hold(&mut self, index: usize, change: Change, asked: Asked, at: DateTime<Utc>) {
+    pub(super) fn post_hold(
+        &mut self,
+        index: usize,
+        change: Change,
+        asked: Asked,
+        at: DateTime<Utc>,
+    ) {
         let hold = Some(self.holds[index].state());
         self.post_as(asked.id, Change { hold, ..change }, asked.request, at);
     }

@@ -48,7 +48,6 @@ impl HoldRow {
             metadata: self.metadata,
             expires_at: self.expires_at,
             created_at: self.created_at,
-            is_new: false,
             is_changed: false,
         }
     }
