@@ -134,9 +134,9 @@ impl Account {
         asked: Asked,
         now: DateTime<Utc>,
     ) {
-        let mut held = Tokens::ZERO;
+        let mut reserved = Tokens::ZERO;
         if let Some(index) = hold {
-            held = self.holds[index].held();
+            reserved = self.holds[index].held();
             self.unreserve_all(index);
             self.holds[index].status = HoldStatus::Settled;
         }
@@ -158,7 +158,7 @@ impl Account {
         let change = Change {
             tokens: -tokens.to_db(),
             debt: debt.to_db(),
-            held: -held.to_db(),
+            held: -reserved.to_db(),
             lots: taken,
             ..Change::of(EntryKind::PlanChange)
         };
