@@ -288,7 +288,15 @@ impl<'a> Sequence<'a> {
         let principal = if route == "correct" { SERVICE } else { principal };
         let key = (!route.is_empty()).then(|| (principal, format!("{route}:{key}")));
         let record = Record {
-            account: index, deed, key, sent, answered, answer, place: None, is_misuse, batch: None,
+            account: index,
+            deed,
+            key,
+            sent,
+            answered,
+            answer,
+            place: None,
+            is_misuse,
+            batch: None,
         };
         self.note(record);
     }
@@ -336,7 +344,14 @@ impl<'a> Sequence<'a> {
             let key = Some(("customer", format!("consume:batch:{sent}:{place}")));
             let batch = Some((sent, place));
             self.note(Record {
-                account: index, deed, key, sent, answered, answer, place: None, is_misuse: false,
+                account: index,
+                deed,
+                key,
+                sent,
+                answered,
+                answer,
+                place: None,
+                is_misuse: false,
                 batch,
             });
         }
@@ -350,7 +365,8 @@ impl<'a> Sequence<'a> {
     /// Looks, and notes what was seen.
     pub(super) async fn look_last(&self, index: usize) {
         let key = String::new();
-        self.ask(index, Asked { deed: Deed::Look, key, principal: "customer", is_done: false }).await;
+        self.ask(index, Asked { deed: Deed::Look, key, principal: "customer", is_done: false })
+            .await;
     }
 
     async fn post(&self, index: usize, path: &str, body: Value) -> Value {
@@ -424,7 +440,10 @@ impl<'a> Sequence<'a> {
                 "status": 200, "remaining": remaining, "available": available, "debt": debt,
                 "replayed": is_replay,
             }),
-            Err(Error::Conflict(_)) => json!({ "status": 409 }),
+            Err(Error::Conflict(why)) => {
+                let there: String = why.chars().filter(char::is_ascii_digit).collect();
+                json!({ "status": 409, "available": there.parse::<u64>().unwrap() })
+            }
             Err(error) => panic!("{error}"),
         }
     }
@@ -447,7 +466,14 @@ impl<'a> Sequence<'a> {
         }
         let place = Some(Place { before, after, turn, now });
         self.note(Record {
-            account: index, deed, key: None, sent, answered, answer, place, is_misuse: false,
+            account: index,
+            deed,
+            key: None,
+            sent,
+            answered,
+            answer,
+            place,
+            is_misuse: false,
             batch: None,
         });
     }
@@ -458,12 +484,7 @@ async fn last_seq(db: &mut PgConnection, customer_id: CustomerId) -> i64 {
     sqlx::query_scalar(sql).bind(customer_id.uuid()).fetch_one(db).await.unwrap()
 }
 
-async fn perform(
-    db: &mut PgConnection,
-    customer_id: CustomerId,
-    deed: &Deed,
-    now: Time,
-) -> Value {
+async fn perform(db: &mut PgConnection, customer_id: CustomerId, deed: &Deed, now: Time) -> Value {
     match deed {
         Deed::Grant(given) => tokens::grant(db, customer_id, &lot(given), now).await.unwrap(),
         Deed::Adapt(facts) => {

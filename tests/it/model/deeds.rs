@@ -154,8 +154,24 @@ pub(super) fn extra(dice: &mut Dice, now: Time) -> Given {
 /// What a client does next to an account of which it knows this.
 pub(super) fn next(dice: &mut Dice, known: &mut Known, now: Time) -> Vec<Deed> {
     let what = dice.pick(&[
-        (22, 'c'), (5, 'b'), (14, 'o'), (8, 'e'), (16, 's'), (5, 'r'), (8, 'l'), (5, 'p'), (3, 'x'),
-        (9, 'a'), (4, 't'), (3, 'm'), (3, 'f'), (3, 'z'), (3, 'h'), (3, 'k'), (2, 'y'), (1, 'g'),
+        (22, 'c'),
+        (5, 'b'),
+        (14, 'o'),
+        (8, 'e'),
+        (16, 's'),
+        (5, 'r'),
+        (8, 'l'),
+        (5, 'p'),
+        (3, 'x'),
+        (9, 'a'),
+        (4, 't'),
+        (3, 'm'),
+        (3, 'f'),
+        (3, 'z'),
+        (3, 'h'),
+        (3, 'k'),
+        (2, 'y'),
+        (1, 'g'),
     ]);
     let single = |deed: Option<Deed>| deed.into_iter().collect();
     match what {
@@ -170,11 +186,15 @@ pub(super) fn next(dice: &mut Dice, known: &mut Known, now: Time) -> Vec<Deed> {
         't' => vec![Deed::Terms(terms(dice, now))],
         'm' => vec![Deed::Remove { tokens: 1 + dice.below(30) }],
         'f' => vec![Deed::Forgive { tokens: 1 + dice.below(30) }],
-        'z' => single(paid(dice, known).map(|(source, part)| {
-            Deed::Reset { source, part, tokens: dice.below(100) }
+        'z' => single(paid(dice, known).map(|(source, part)| Deed::Reset {
+            source,
+            part,
+            tokens: dice.below(100),
         })),
         'h' => single(reserve(dice, known, now)),
-        'k' => single(one(dice, &known.changes).cloned().map(|(id, shares)| Deed::Take { id, shares })),
+        'k' => {
+            single(one(dice, &known.changes).cloned().map(|(id, shares)| Deed::Take { id, shares }))
+        }
         'y' => single(one(dice, &known.changes).cloned().map(|(id, _)| Deed::Let { id })),
         _ => vec![Deed::Look],
     }

@@ -68,8 +68,17 @@ impl Books {
 
 fn line(row: Row) -> Line {
     const KINDS: [&str; 11] = [
-        "granted", "consumed", "expired", "taken_back", "given_back", "debt_repaid", "held",
-        "released", "adjusted", "plan_change", "debt_forgiven",
+        "granted",
+        "consumed",
+        "expired",
+        "taken_back",
+        "given_back",
+        "debt_repaid",
+        "held",
+        "released",
+        "adjusted",
+        "plan_change",
+        "debt_forgiven",
     ];
     let mut lots: Vec<(Uuid, i64)> = row.lot_ids.into_iter().zip(row.lot_tokens).collect();
     lots.retain(|(_, tokens)| *tokens != 0);
@@ -159,11 +168,9 @@ fn is_effect(record: &Record) -> bool {
 /// What the model expects must be in the answer; more may be.
 fn differs(expected: &Value, answer: &Value) -> Option<String> {
     match expected {
-        Value::Object(members) => members
-            .iter()
-            .find_map(|(name, value)| {
-                differs(value, &answer[name]).map(|how| format!("{name}: {how}"))
-            }),
+        Value::Object(members) => members.iter().find_map(|(name, value)| {
+            differs(value, &answer[name]).map(|how| format!("{name}: {how}"))
+        }),
         Value::Array(items) => {
             let others = answer.as_array().map_or(&[][..], Vec::as_slice);
             if items.len() != others.len() {
@@ -183,7 +190,7 @@ impl Case<'_> {
             let now = match (record.place, entry) {
                 (Some(told), _) => {
                     while model.lines.len() < usize::try_from(told.before).unwrap() {
-                        model.book_next(None);
+                        model.book_next();
                         compare_last(&model, &self.books)?;
                     }
                     told.now
@@ -215,7 +222,7 @@ impl Case<'_> {
             self.states.push(model.clone());
         }
         while model.lines.len() < self.books.lines.len() {
-            model.book_next(None);
+            model.book_next();
             compare_last(&model, &self.books)?;
         }
         Ok(())
@@ -248,7 +255,8 @@ impl Case<'_> {
             if record.place.is_some() || entry.is_some() && is_effect(record) && !record.is_misuse {
                 continue;
             }
-            if record.is_misuse {
+            // A repeat that a closed hold answers changes nothing and leaves no entry.
+            if record.is_misuse && entry.is_some() {
                 if record.answer["status"] != 422 {
                     return Err(format!("another request under a used key: {record:?}"));
                 }
@@ -270,7 +278,9 @@ impl Case<'_> {
         };
         let (mut first, mut again) = (maker.record.answer.clone(), record.answer.clone());
         for answer in [&mut first, &mut again] {
-            answer.as_object_mut().unwrap().remove("replayed");
+            for of_the_route in ["replayed", "instance", "message", "subscription_active"] {
+                answer.as_object_mut().unwrap().remove(of_the_route);
+            }
         }
         if first != again {
             return Err(format!("a repeat was answered {again}\nthe first time {first}"));

@@ -81,6 +81,8 @@ pub(super) struct Hold {
     reported: u64,
     born: Time,
     pub(super) ends_at: Time,
+    /// How many it set aside when it was made.
+    first: u64,
 }
 
 /// What the books must say of one change.
@@ -110,6 +112,9 @@ pub(super) struct Plain {
     terms: Option<Terms>,
     /// Changes of plan whose tokens were taken.
     changed: Vec<Uuid>,
+    /// The time up to which what is due was booked without anything done in between: what a hold
+    /// that ended then let go of cannot be over before.
+    booked_to: Option<Time>,
 }
 
 /// An answer, and whether it is of a change that stays in the books under its key.
@@ -272,21 +277,22 @@ struct Change {
 impl Plain {
     pub(super) fn book_due(&mut self, now: Time) {
         while self.next_due().is_some_and(|(at, _)| at <= now) {
-            self.book_next(None);
+            self.book_next();
         }
+        self.booked_to = None;
     }
 
-    /// What a deed set free may be over already: that is booked at its own time.
+    /// What a deed set free may be over already: that is booked at the deed's time.
     fn book_after(&mut self, now: Time) {
-        while self.next_due().is_some_and(|(at, _)| at <= now) {
-            self.book_next(Some(now));
-        }
+        self.booked_to = Some(now);
+        self.book_due(now);
     }
 
     /// Books what is due next.
-    pub(super) fn book_next(&mut self, not_before: Option<Time>) {
+    pub(super) fn book_next(&mut self) {
         let (at, due) = self.next_due().expect("the books show something due, the model nothing");
-        let at = not_before.map_or(at, |time| time.max(at));
+        let at = self.booked_to.map_or(at, |time| time.max(at));
+        self.booked_to = Some(at);
         match due {
             Due::Hold(id) => self.end_hold(id, at),
             Due::End(id) => self.end_lot(id, at),
@@ -330,7 +336,10 @@ impl Plain {
             Rollover::All => lot.rest(),
             Rollover::Capped(cap) => {
                 let came = |other: &&Lot| {
-                    other.id != id && other.is_open && other.is_rolled && other.ends_at == Some(until)
+                    other.id != id
+                        && other.is_open
+                        && other.is_rolled
+                        && other.ends_at == Some(until)
                 };
                 let rolled: u64 = self.lots.iter().filter(came).map(Lot::rest).sum();
                 lot.rest().min(cap.0.saturating_sub(rolled))
@@ -351,7 +360,11 @@ impl Plain {
         }
         self.lot_mut(id).turn(count, Token::Free, Token::Burned);
         let less = number(count);
-        self.write("expired", Change { tokens: -less, lots: vec![(id, less)], ..Change::default() }, at);
+        self.write(
+            "expired",
+            Change { tokens: -less, lots: vec![(id, less)], ..Change::default() },
+            at,
+        );
     }
 
     fn open_lot(&mut self, id: Uuid, at: Time) {
@@ -489,7 +502,10 @@ impl Plain {
     }
 
     fn step(&mut self, deed: &Deed, is_keyed: bool, now: Time) -> Answer {
-        let (Deed::Extend { hold: id, .. } | Deed::Settle { hold: id, .. } | Deed::Release { hold: id }) = *deed else {
+        let (Deed::Extend { hold: id, .. }
+        | Deed::Settle { hold: id, .. }
+        | Deed::Release { hold: id }) = *deed
+        else {
             unreachable!("only a hold goes on");
         };
         let Some(hold) = self.holds.iter().find(|hold| hold.id == id && !hold.is_of_change) else {
@@ -498,7 +514,9 @@ impl Plain {
         if hold.status != Status::Open {
             let is_repeat = match deed {
                 Deed::Release { .. } => hold.status == Status::Released,
-                Deed::Settle { total, .. } => hold.status == Status::Settled && *total <= hold.settled,
+                Deed::Settle { total, .. } => {
+                    hold.status == Status::Settled && *total <= hold.settled
+                }
                 _ => false,
             };
             let said = self.said_of(id, 200, now);
@@ -513,7 +531,8 @@ impl Plain {
         }
         let answer = match *deed {
             Deed::Extend { tokens, seconds, reported, .. } => {
-                let picked = match if tokens == 0 { Ok(Vec::new()) } else { self.pick(tokens, now) } {
+                let picked = match if tokens == 0 { Ok(Vec::new()) } else { self.pick(tokens, now) }
+                {
                     Ok(picked) => picked,
                     Err(refusal) => return Answer::only_said(refusal),
                 };
@@ -547,7 +566,14 @@ impl Plain {
     }
 
     /// Spends up to a total; answers by how much it fell short, if it did.
-    fn settle(&mut self, id: Uuid, total: u64, is_final: bool, is_keyed: bool, now: Time) -> Option<Value> {
+    fn settle(
+        &mut self,
+        id: Uuid,
+        total: u64,
+        is_final: bool,
+        is_keyed: bool,
+        now: Time,
+    ) -> Option<Value> {
         let wanted = total.saturating_sub(self.hold_mut(id).settled);
         if is_final && wanted == 0 {
             self.close(id, Status::Settled, now);
@@ -556,8 +582,12 @@ impl Plain {
         let reserved = self.held_by(id);
         if is_final && reserved > wanted {
             let undone = self.unreserve(id, reserved - wanted, true);
-            self.write("released", Change { held: -number(reserved - wanted), ..Change::default() }, now);
             self.burn_late(&undone, now);
+            self.write(
+                "released",
+                Change { held: -number(reserved - wanted), ..Change::default() },
+                now,
+            );
         }
         let mut drawn: HashMap<Uuid, i64> = HashMap::new();
         let mut within = 0;
@@ -613,8 +643,8 @@ impl Plain {
         let rest = self.held_by(id);
         let undone = self.unreserve(id, rest, true);
         self.hold_mut(id).status = status;
-        self.write("released", Change { held: -number(rest), ..Change::default() }, at);
         self.burn_late(&undone, at);
+        self.write("released", Change { held: -number(rest), ..Change::default() }, at);
     }
 
     /// Nobody ended it in time.
@@ -630,7 +660,11 @@ impl Plain {
 // Giving, taking, correcting.
 impl Plain {
     fn grant(&mut self, given: &Given, ids: &LotIds, now: Time) {
-        if self.lots.iter().any(|lot| lot.source == given.source && lot.part == given.part && !lot.is_returned) {
+        if self
+            .lots
+            .iter()
+            .any(|lot| lot.source == given.source && lot.part == given.part && !lot.is_returned)
+        {
             return;
         }
         self.lots.push(Lot {
@@ -726,7 +760,9 @@ impl Plain {
             });
             let part = i32::try_from(self.lines.len()).unwrap() + 1;
             let anew = Lot {
-                id: *ids.get(&(id, part)).unwrap_or_else(|| panic!("no lot was granted anew for {id} part {part}")),
+                id: *ids
+                    .get(&(id, part))
+                    .unwrap_or_else(|| panic!("no lot was granted anew for {id} part {part}")),
                 source: id,
                 is_payment: false,
                 is_returned: true,
@@ -813,7 +849,8 @@ impl Plain {
 
     /// What was granted anew for debt repays debt of that kind first.
     fn repay_with_returned(&mut self, owed: u64, now: Time) {
-        let mut lots: Vec<&Lot> = self.lots.iter().filter(|lot| lot.is_returned && lot.is_open).collect();
+        let mut lots: Vec<&Lot> =
+            self.lots.iter().filter(|lot| lot.is_returned && lot.is_open).collect();
         lots.sort_by_key(|lot| (lot.ends_at.is_none(), lot.ends_at, lot.id));
         let ids: Vec<Uuid> = lots.iter().map(|lot| lot.id).collect();
         let mut left = owed;
@@ -870,9 +907,15 @@ impl Plain {
         }
     }
 
-    fn reserve_for_change(&mut self, id: Uuid, shares: &[Share], ends_at: Time, now: Time) -> Answer {
-        if self.holds.iter().any(|hold| hold.id == id) {
-            return Answer::only_said(Value::Null);
+    fn reserve_for_change(
+        &mut self,
+        id: Uuid,
+        shares: &[Share],
+        ends_at: Time,
+        now: Time,
+    ) -> Answer {
+        if let Some(hold) = self.holds.iter().find(|hold| hold.id == id) {
+            return Answer::only_said(json!({ "reserved": hold.first }));
         }
         let picked: Vec<(Uuid, u64)> = shares
             .iter()
@@ -894,6 +937,7 @@ impl Plain {
             reported: 0,
             born: now,
             ends_at,
+            first: count,
         });
         self.reserve(id, &picked);
         self.write("held", Change { held: number(count), ..Change::default() }, now);
@@ -901,9 +945,9 @@ impl Plain {
     }
 
     fn lot_of(&self, share: &Share) -> Option<&Lot> {
-        self.lots.iter().find(|lot| {
-            lot.source == share.source && lot.part == share.part && !lot.is_returned
-        })
+        self.lots
+            .iter()
+            .find(|lot| lot.source == share.source && lot.part == share.part && !lot.is_returned)
     }
 
     fn take_for_change(&mut self, id: Uuid, shares: &[Share], now: Time) {
@@ -949,7 +993,14 @@ impl Plain {
 
     /// Does one thing, as if it were alone; what is due is booked first.
     pub(super) fn apply(&mut self, deed: &Deed, is_keyed: bool, ids: &LotIds, now: Time) -> Answer {
-        self.book_due(now);
+        let is_repeated = match deed {
+            Deed::Reserve { id, .. } => self.holds.iter().any(|hold| hold.id == *id),
+            Deed::Take { id, .. } => self.changed.contains(id),
+            _ => false,
+        };
+        if !is_repeated {
+            self.book_due(now);
+        }
         let nothing = || Answer::only_said(Value::Null);
         match deed {
             Deed::Consume { tokens } => self.spend(*tokens, now),
@@ -964,6 +1015,7 @@ impl Plain {
                     reported: 0,
                     born: now,
                     ends_at: now + Duration::seconds(*seconds),
+                    first: *tokens,
                 };
                 self.open_hold(hold, *tokens, now)
             }
