@@ -14,7 +14,7 @@ use sqlx::{Acquire, PgConnection, PgPool, Postgres};
 use super::Tokens;
 use super::consume::Consumed;
 use super::hold::Held;
-use super::ledger::{Account, Entry, InsufficientTokens};
+use super::ledger::{Account, Entry};
 use super::reserve::{Asked, Hold, HoldStatus, NewHold, Step};
 use super::store::{batch, entries, holds};
 use crate::clock::Clock;
@@ -327,18 +327,8 @@ fn replay(entry: &Entry, wish: &Wish) -> Result<Done, Error> {
     let Some(hold) = entry.hold.clone() else {
         return Ok(Done::Consumed(Consumed::of(entry, true)));
     };
-    match &wish.deed {
-        Deed::Step(_, Step::Settle { total, .. }) if hold.settled < *total => {
-            let short = InsufficientTokens {
-                requested: total.minus(hold.settled).plus(entry.used),
-                available: entry.used,
-                held: Tokens::ZERO,
-                overdraft_left: Tokens::ZERO,
-            };
-            Err(Error::SettledShort { short, hold, is_replay: true })
-        }
-        Deed::Spend(_) | Deed::Open(_) | Deed::Step(..) => {
-            Ok(Done::Held(Held { hold, available: entry.available_after, is_replay: true }))
-        }
+    match hold.short {
+        Some(short) => Err(Error::SettledShort { short, hold, is_replay: true }),
+        None => Ok(Done::Held(Held { hold, available: entry.available_after, is_replay: true })),
     }
 }

@@ -62,6 +62,27 @@ pub(in crate::tokens) async fn find<'a>(
     Ok(rows.into_iter().map(|row| (row.customer_id, row.into_stored().entry)).collect())
 }
 
+/// What was owed after that entry.
+pub(in crate::tokens) async fn debt_after(
+    db: &mut PgConnection,
+    customer_id: CustomerId,
+    seq: i64,
+) -> sqlx::Result<Tokens> {
+    let debt = sqlx::query_scalar!(
+        r#"
+        select coalesce(sum(debt), 0)::bigint as "debt!"
+        from ledger_entries
+        where customer_id = $1
+          and seq <= $2
+        "#,
+        customer_id as _,
+        seq,
+    )
+    .fetch_one(db)
+    .await?;
+    Ok(Tokens::from_db(debt))
+}
+
 /// An entry as it is stored.
 struct EntryRow {
     customer_id: CustomerId,
