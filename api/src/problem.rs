@@ -148,13 +148,14 @@ impl From<Error> for Problem {
             Error::HoldNotOpen(hold) => {
                 Self::new(S::CONFLICT, "hold_not_open", detail).with_hold(&hold)
             }
-            Error::SettledShort { short, hold, is_replay: _ } => {
+            Error::SettledShort(settled) => {
+                let short = settled.short;
                 Self::new(S::BAD_REQUEST, "insufficient_tokens", detail)
                     .with("requested", short.requested.0)
                     .with("available", short.available.0)
                     .with("held", short.held.0)
                     .with("overdraft_left", short.overdraft_left.0)
-                    .with_hold(&hold)
+                    .with_hold(&settled.hold)
             }
             Error::Gateway(GatewayError::Refused { code } | GatewayError::Declined { code }) => {
                 tracing::info!(code, "the gateway refused");

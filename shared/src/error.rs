@@ -1,7 +1,7 @@
 //! Every way an operation can fail.
 
 use crate::gateways::GatewayError;
-use crate::tokens::{HoldState, InsufficientTokens};
+use crate::tokens::{HoldState, InsufficientTokens, SettledShort};
 
 /// What went wrong, never how HTTP should put it.
 #[derive(Debug, thiserror::Error)]
@@ -45,15 +45,8 @@ pub enum Error {
     #[error("the hold is not open: it is {}", .0.status.as_str())]
     HoldNotOpen(HoldState),
     /// A settle that booked all there was, which was too little.
-    #[error("{} of {} tokens could be settled", .short.available, .short.requested)]
-    SettledShort {
-        /// What was asked for beyond what was settled before, and what was booked of it.
-        short: InsufficientTokens,
-        /// The hold after it.
-        hold: HoldState,
-        /// Whether this is the answer of an earlier request with the same key.
-        is_replay: bool,
-    },
+    #[error("{} of {} tokens could be settled", .0.short.available, .0.short.requested)]
+    SettledShort(Box<SettledShort>),
     /// More is waiting than can be done in time; nothing was done, or the key tells.
     #[error("overloaded")]
     Overloaded,

@@ -82,7 +82,7 @@ fn only_temporary(error: Error) -> Result<(), Error> {
         | Error::IdempotencyMismatch
         | Error::InsufficientTokens(_)
         | Error::HoldNotOpen(_)
-        | Error::SettledShort { .. } => {
+        | Error::SettledShort(_) => {
             tracing::error!(%error, "job given up");
             Ok(())
         }

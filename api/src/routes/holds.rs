@@ -75,8 +75,8 @@ pub(crate) async fn settle(
     let wish = wish(customer.id, id, idempotency_key(&headers, body.idempotency_key)?);
     match tokens::settle(&state.app, &wish, total, body.is_final).await {
         Ok(held) => Ok(answer(StatusCode::OK, &held)),
-        Err(error @ Error::SettledShort { is_replay: true, .. }) => {
-            Ok(replayed(Problem::from(error).into_response()))
+        Err(Error::SettledShort(short)) if short.is_replay => {
+            Ok(replayed(Problem::from(Error::SettledShort(short)).into_response()))
         }
         Err(error) => Err(error.into()),
     }

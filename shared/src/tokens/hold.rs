@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::Tokens;
-use super::ledger::Request;
+use super::ledger::{InsufficientTokens, Request};
 use super::reserve::{Asked, HoldRule, HoldState, NewHold, Step};
 use super::writer::{Deed, Done, Wish};
 use crate::App;
@@ -53,6 +53,17 @@ pub struct Held {
     pub hold: HoldState,
     /// What is free to spend after it.
     pub available: Tokens,
+    /// Whether this is the answer of an earlier request with the same key.
+    pub is_replay: bool,
+}
+
+/// A settle that booked all there was, which was too little.
+#[derive(Debug, Clone)]
+pub struct SettledShort {
+    /// What was asked for beyond what was settled before, and what was booked of it.
+    pub short: InsufficientTokens,
+    /// The hold after it.
+    pub hold: HoldState,
     /// Whether this is the answer of an earlier request with the same key.
     pub is_replay: bool,
 }

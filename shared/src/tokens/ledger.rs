@@ -350,6 +350,8 @@ pub struct Entry {
 pub(super) struct Account {
     /// Whose.
     pub customer_id: CustomerId,
+    /// Which version of its row was loaded.
+    pub version: i64,
     /// Sum of what is left of all opened lots.
     pub balance: Tokens,
     /// What is owed after refunds and lost disputes of what was spent, and by overdraft.
@@ -412,6 +414,7 @@ impl Account {
     pub(super) fn new(customer_id: CustomerId) -> Self {
         Self {
             customer_id,
+            version: 0,
             balance: Tokens::ZERO,
             debt: Tokens::ZERO,
             held: Tokens::ZERO,

@@ -31,7 +31,7 @@ pub use correct::{
 };
 pub use corrections::Part;
 pub use grant::{Access, NewLot, grant, set_access, set_end};
-pub use hold::{Held, HoldWish, OpenHold, extend, open_hold, release, settle};
+pub use hold::{Held, HoldWish, OpenHold, SettledShort, extend, open_hold, release, settle};
 pub use ledger::{
     Allocation, Entry, EntryKind, GrantSource, InsufficientTokens, Lot, Rollover, RolloverRule,
     Source, Taken,

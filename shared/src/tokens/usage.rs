@@ -52,13 +52,11 @@ const FORECAST: Duration = Duration::days(7);
 /// The customer's balance at `now`; nothing for one who never had tokens.
 pub async fn balance(app: &App, customer_id: CustomerId) -> Result<Balance, Error> {
     let now = app.clock.now();
-    // Account, lots and holds must be of one moment.
-    let mut tx = app.db.begin_with("begin isolation level repeatable read, read only").await?;
-    let Some(mut account) = store::batch::read(&mut tx, customer_id).await? else {
-        return Ok(Balance::default());
-    };
-    let used = store::used_before(&mut tx, customer_id, now - FORECAST).await?;
-    tx.commit().await?;
+    let mut db = app.db.acquire().await?;
+    let loaded = store::batch::load(&mut db, &[customer_id]).await?.remove(&customer_id);
+    let Some(mut account) = loaded else { return Ok(Balance::default()) };
+    let used = store::used_before(&mut db, customer_id, now - FORECAST).await?;
+    drop(db);
     account.book_due(now);
     let available = account.available(now);
     let has_lasting =

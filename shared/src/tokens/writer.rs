@@ -4,7 +4,7 @@
 //! each request by the ledger's rules, and commits all in one transaction. One request's refusal
 //! never fails its neighbours. All requests of one account go to the same writer, in their order.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -13,9 +13,9 @@ use sqlx::{Acquire, PgConnection, PgPool, Postgres};
 
 use super::Tokens;
 use super::consume::Consumed;
-use super::hold::Held;
-use super::ledger::{Account, Entry};
-use super::reserve::{Asked, Hold, HoldStatus, NewHold, Step};
+use super::hold::{Held, SettledShort};
+use super::ledger::{Account, Entry, InsufficientTokens};
+use super::reserve::{Asked, Hold, HoldState, HoldStatus, NewHold, Step};
 use super::store::{batch, entries, holds};
 use crate::clock::Clock;
 use crate::coalesce::{self, Coalescer, Committer, Settings};
@@ -99,19 +99,22 @@ impl Writers {
     }
 }
 
-/// Decides what can be decided at once. An account that another transaction has locked would keep
-/// all others waiting, so its requests go to a writer that waits.
+/// Decides on what it reads, and writes what was not changed or locked by anybody else meanwhile:
+/// three round trips, and no lock is waited for. The rest goes to a writer that waits.
+///
+/// All requests of an account in this process come here, so only other processes, grants and
+/// corrections ever get in the way.
 struct Writer {
     ledger: Ledger,
     patient: Coalescer<PatientWriter>,
 }
 
-/// Waits for locks.
+/// Waits for locks, then decides.
 struct PatientWriter(Ledger);
 
 /// What became of a request.
 enum Verdict {
-    /// It was decided and committed.
+    /// It was decided, and committed where it changes something.
     Decided(Result<Done, Error>),
     /// It waits for its account.
     Deferred(Result<coalesce::Pending<PatientWriter>, Error>),
@@ -122,10 +125,16 @@ impl Committer for Writer {
     type Verdict = Verdict;
 
     async fn commit(&mut self, wishes: &[Wish]) -> Result<Vec<Verdict>, Error> {
-        let verdicts = self.ledger.commit(wishes, Locked::LeftOut).await?;
-        let verdicts = wishes.iter().zip(verdicts).map(|(wish, verdict)| match verdict {
-            Some(verdict) => Verdict::Decided(verdict),
-            None => Verdict::Deferred(self.patient.enqueue(wish.clone())),
+        let mut connection = self.ledger.connect().await?;
+        let (verdicts, passed_over) =
+            decide_and_write(&mut connection, &self.ledger.clock, wishes).await?;
+        self.ledger.connection = Some(connection);
+        let verdicts = wishes.iter().zip(verdicts).map(|(wish, verdict)| {
+            if passed_over.contains(&wish.customer_id) {
+                Verdict::Deferred(self.patient.enqueue(wish.clone()))
+            } else {
+                Verdict::Decided(verdict)
+            }
         });
         Ok(verdicts.collect())
     }
@@ -135,22 +144,14 @@ impl Committer for PatientWriter {
     type Item = Wish;
     type Verdict = Result<Done, Error>;
 
+    /// After an error it is called with each request alone: the lost commit may have been made, so
+    /// it looks for the request's own entry first, under the lock of its account.
     async fn commit(&mut self, wishes: &[Wish]) -> Result<Vec<Self::Verdict>, Error> {
-        let verdicts = self.0.commit(wishes, Locked::WaitedFor).await?;
-        let absent = |wish: &Wish| match wish.deed {
-            Deed::Spend(_) | Deed::Open(_) => Error::NoSubscription,
-            Deed::Step(..) => Error::NotFound("hold"),
-        };
-        let verdicts = wishes.iter().zip(verdicts);
-        Ok(verdicts.map(|(wish, verdict)| verdict.unwrap_or_else(|| Err(absent(wish)))).collect())
+        let mut connection = self.0.connect().await?;
+        let verdicts = lock_decide_and_save(&mut connection, &self.0.clock, wishes).await?;
+        self.0.connection = Some(connection);
+        Ok(verdicts)
     }
-}
-
-/// What is done with accounts that another transaction has locked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Locked {
-    LeftOut,
-    WaitedFor,
 }
 
 /// Keeps its connection as long as it works: a pool would ask it for a sign of life each time.
@@ -161,49 +162,58 @@ struct Ledger {
 }
 
 impl Ledger {
-    /// Decides requests and commits them together; `None` where an account is not there or left
-    /// out.
-    ///
-    /// After an error it is called with each request alone: the lost commit may have been made, so
-    /// it looks for the request's own entry first, under the lock of its account.
-    async fn commit(
-        &mut self,
-        wishes: &[Wish],
-        locked: Locked,
-    ) -> Result<Vec<Option<Result<Done, Error>>>, Error> {
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => self.db.acquire().await?,
-        };
-        let verdicts = decide_and_save(&mut connection, &self.clock, wishes, locked).await?;
-        self.connection = Some(connection);
-        Ok(verdicts)
+    /// The kept connection; put it back once it has proven good.
+    async fn connect(&mut self) -> Result<PoolConnection<Postgres>, Error> {
+        match self.connection.take() {
+            Some(connection) => Ok(connection),
+            None => Ok(self.db.acquire().await?),
+        }
     }
 }
 
-async fn decide_and_save(
+/// Decides by what is committed now, and writes it where that still holds. Returns the verdicts,
+/// and the accounts of which nothing was written.
+async fn decide_and_write(
+    db: &mut PgConnection,
+    clock: &Clock,
+    wishes: &[Wish],
+) -> Result<(Vec<Result<Done, Error>>, HashSet<CustomerId>), Error> {
+    let mut accounts = batch::load(db, &customers(wishes)).await?;
+    let earlier = Earlier::load(db, wishes).await?;
+    let now = clock.now();
+    let verdicts = decide_all(&mut accounts, &earlier, wishes, now);
+    let changed = changed(&accounts);
+    let mut passed_over: HashSet<CustomerId> =
+        changed.iter().map(|account| account.customer_id).collect();
+    if changed.is_empty() {
+        return Ok((verdicts, passed_over));
+    }
+    let written = if changed.iter().any(|account| batch::has_rest(account)) {
+        let mut tx = db.begin().await?;
+        let written = batch::write(&mut tx, &changed, now).await?;
+        let those: Vec<&Account> =
+            changed.into_iter().filter(|account| written.contains(&account.customer_id)).collect();
+        batch::write_rest(&mut tx, &those, now).await?;
+        tx.commit().await?;
+        written
+    } else {
+        batch::write(db, &changed, now).await?
+    };
+    passed_over.retain(|customer_id| !written.contains(customer_id));
+    Ok((verdicts, passed_over))
+}
+
+async fn lock_decide_and_save(
     connection: &mut PgConnection,
     clock: &Clock,
     wishes: &[Wish],
-    locked: Locked,
-) -> Result<Vec<Option<Result<Done, Error>>>, Error> {
-    let ids: BTreeSet<CustomerId> = wishes.iter().map(|wish| wish.customer_id).collect();
-    let ids: Vec<CustomerId> = ids.into_iter().collect();
+) -> Result<Vec<Result<Done, Error>>, Error> {
     let mut tx = connection.begin().await?;
-    let mut accounts = match locked {
-        Locked::LeftOut => batch::lock_free(&mut tx, &ids).await?,
-        Locked::WaitedFor => batch::lock(&mut tx, &ids).await?,
-    };
+    let mut accounts = batch::lock(&mut tx, &customers(wishes)).await?;
     let earlier = Earlier::load(&mut tx, wishes).await?;
     let now = clock.now();
-    let decided = wishes.iter().map(|wish| {
-        let account = accounts.get_mut(&wish.customer_id)?;
-        Some(decide(account, &earlier, wish, now))
-    });
-    let verdicts = decided.collect();
-    let mut changed: Vec<&Account> =
-        accounts.values().filter(|account| account.is_changed()).collect();
-    changed.sort_by_key(|account| account.customer_id);
+    let verdicts = decide_all(&mut accounts, &earlier, wishes, now);
+    let changed = changed(&accounts);
     if changed.is_empty() {
         tx.rollback().await?;
     } else {
@@ -211,6 +221,36 @@ async fn decide_and_save(
         tx.commit().await?;
     }
     Ok(verdicts)
+}
+
+/// Whose tokens are asked for, each once, in ascending order.
+fn customers(wishes: &[Wish]) -> Vec<CustomerId> {
+    let ids: BTreeSet<CustomerId> = wishes.iter().map(|wish| wish.customer_id).collect();
+    ids.into_iter().collect()
+}
+
+/// The accounts on which something was booked, in ascending order.
+fn changed(accounts: &HashMap<CustomerId, Account>) -> Vec<&Account> {
+    let mut changed: Vec<&Account> =
+        accounts.values().filter(|account| account.is_changed()).collect();
+    changed.sort_by_key(|account| account.customer_id);
+    changed
+}
+
+fn decide_all(
+    accounts: &mut HashMap<CustomerId, Account>,
+    earlier: &Earlier,
+    wishes: &[Wish],
+    now: DateTime<Utc>,
+) -> Vec<Result<Done, Error>> {
+    let decided = wishes.iter().map(|wish| match accounts.get_mut(&wish.customer_id) {
+        Some(account) => decide(account, earlier, wish, now),
+        None => Err(match wish.deed {
+            Deed::Spend(_) | Deed::Open(_) => Error::NoSubscription,
+            Deed::Step(..) => Error::NotFound("hold"),
+        }),
+    });
+    decided.collect()
 }
 
 /// What was there before this batch: entries by account, principal and key, and holds that the
@@ -294,9 +334,7 @@ fn decide_step(
         let short = account.step(index, step, asked, now)?;
         let done = held(account, index, now);
         return match (short, done) {
-            (Some(short), Done::Held(held)) => {
-                Err(Error::SettledShort { short, hold: held.hold, is_replay: false })
-            }
+            (Some(short), Done::Held(held)) => Err(fell_short(short, held.hold, false)),
             (_, done) => Ok(done),
         };
     }
@@ -319,6 +357,10 @@ fn held(account: &Account, index: usize, now: DateTime<Utc>) -> Done {
     Done::Held(Held { hold, available: account.available(now), is_replay: false })
 }
 
+fn fell_short(short: InsufficientTokens, hold: HoldState, is_replay: bool) -> Error {
+    Error::SettledShort(Box::new(SettledShort { short, hold, is_replay }))
+}
+
 /// The answer that was given under the same key.
 fn replay(entry: &Entry, wish: &Wish) -> Result<Done, Error> {
     if entry.request_digest != wish.asked.request.digest {
@@ -328,7 +370,7 @@ fn replay(entry: &Entry, wish: &Wish) -> Result<Done, Error> {
         return Ok(Done::Consumed(Consumed::of(entry, true)));
     };
     match hold.short {
-        Some(short) => Err(Error::SettledShort { short, hold, is_replay: true }),
+        Some(short) => Err(fell_short(short, hold, true)),
         None => Ok(Done::Held(Held { hold, available: entry.available_after, is_replay: true })),
     }
 }

@@ -192,23 +192,10 @@ pub(super) async fn of_account(
     Ok(rows.into_iter().map(EntryRow::into_stored).collect())
 }
 
-/// Inserts the entries made on these accounts. Returns the digest with which each account's chain
-/// now ends.
-pub(super) async fn insert(
-    db: &mut PgConnection,
-    accounts: &[&Account],
-) -> sqlx::Result<Vec<Vec<u8>>> {
-    let (columns, heads) = sealed(accounts);
-    if !columns.ids.is_empty() {
-        insert_columns(db, &columns).await?;
-    }
-    Ok(heads)
-}
-
 /// All entries, chained, and the digest with which each account's chain now ends.
-fn sealed(accounts: &[&Account]) -> (Columns, Vec<Vec<u8>>) {
+pub(super) fn sealed(accounts: &[&Account]) -> (EntryColumns, Vec<Vec<u8>>) {
     let key = chain::key();
-    let mut columns = Columns::default();
+    let mut columns = EntryColumns::default();
     let mut heads = Vec::with_capacity(accounts.len());
     for account in accounts {
         let mut head = account.last_digest.clone();
@@ -224,94 +211,38 @@ fn sealed(accounts: &[&Account]) -> (Columns, Vec<Vec<u8>>) {
     (columns, heads)
 }
 
-/// The lots of all entries lie in two long arrays; each entry takes its slice of them.
-async fn insert_columns(db: &mut PgConnection, column: &Columns) -> sqlx::Result<()> {
-    sqlx::query!(
-        r#"
-        insert into ledger_entries
-            (customer_id, seq, id, kind, tokens, debt, used, balance_after, available_after,
-             principal, operation_key, request_digest, lot_ids, lot_tokens, subscription_id,
-             description, metadata, created_at, held, used_after, hold_id, hold_after,
-             content_digest, digest)
-        select t.customer_id, t.seq, t.id, t.kind::entry_kind, t.tokens, t.debt, t.used,
-               t.balance_after, t.available_after, t.principal, t.operation_key, t.request_digest,
-               ($16::uuid[])[t.lots_from:t.lots_to], ($17::bigint[])[t.lots_from:t.lots_to],
-               t.subscription_id, t.description, t.metadata, t.created_at, t.held, t.used_after,
-               t.hold_id, t.hold_after, t.content_digest, t.digest
-        from unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::text[], $5::bigint[], $6::bigint[],
-                    $7::bigint[], $8::bigint[], $9::bigint[], $10::text[], $11::text[],
-                    $12::bytea[], $13::uuid[], $14::text[], $15::jsonb[], $18::timestamptz[],
-                    $19::integer[], $20::integer[], $21::bigint[], $22::bigint[], $23::uuid[],
-                    $24::jsonb[], $25::bytea[], $26::bytea[])
-            as t (customer_id, seq, id, kind, tokens, debt, used, balance_after, available_after,
-                  principal, operation_key, request_digest, subscription_id, description,
-                  metadata, created_at, lots_from, lots_to, held, used_after, hold_id,
-                  hold_after, content_digest, digest)
-        "#,
-        &column.customer_ids,
-        &column.seqs,
-        &column.ids,
-        &column.kinds,
-        &column.tokens,
-        &column.debts,
-        &column.used,
-        &column.balances,
-        &column.available,
-        &column.principals,
-        &column.keys,
-        &column.digests,
-        &column.subscriptions as &[Option<Uuid>],
-        &column.descriptions,
-        &column.metadata,
-        &column.lot_ids,
-        &column.lot_tokens,
-        &column.created_at,
-        &column.lots_from,
-        &column.lots_to,
-        &column.held,
-        &column.used_after,
-        &column.holds as &[Option<Uuid>],
-        &column.holds_after as &[Option<Value>],
-        &column.content_digests,
-        &column.chain,
-    )
-    .execute(db)
-    .await
-    .map(drop)
-}
-
 /// Entries, column by column.
 #[derive(Default)]
-struct Columns {
-    customer_ids: Vec<Uuid>,
-    seqs: Vec<i64>,
-    ids: Vec<Uuid>,
-    kinds: Vec<String>,
-    tokens: Vec<i64>,
-    debts: Vec<i64>,
-    used: Vec<i64>,
-    balances: Vec<i64>,
-    available: Vec<i64>,
-    principals: Vec<String>,
-    keys: Vec<String>,
-    digests: Vec<Vec<u8>>,
-    subscriptions: Vec<Option<Uuid>>,
-    descriptions: Vec<String>,
-    metadata: Vec<Value>,
-    created_at: Vec<DateTime<Utc>>,
-    lot_ids: Vec<Uuid>,
-    lot_tokens: Vec<i64>,
-    lots_from: Vec<i32>,
-    lots_to: Vec<i32>,
-    held: Vec<i64>,
-    used_after: Vec<i64>,
-    holds: Vec<Option<Uuid>>,
-    holds_after: Vec<Option<Value>>,
-    content_digests: Vec<Vec<u8>>,
-    chain: Vec<Vec<u8>>,
+pub(super) struct EntryColumns {
+    pub(super) customer_ids: Vec<Uuid>,
+    pub(super) seqs: Vec<i64>,
+    pub(super) ids: Vec<Uuid>,
+    pub(super) kinds: Vec<String>,
+    pub(super) tokens: Vec<i64>,
+    pub(super) debts: Vec<i64>,
+    pub(super) used: Vec<i64>,
+    pub(super) balances: Vec<i64>,
+    pub(super) available: Vec<i64>,
+    pub(super) principals: Vec<String>,
+    pub(super) keys: Vec<String>,
+    pub(super) digests: Vec<Vec<u8>>,
+    pub(super) subscriptions: Vec<Option<Uuid>>,
+    pub(super) descriptions: Vec<String>,
+    pub(super) metadata: Vec<Value>,
+    pub(super) created_at: Vec<DateTime<Utc>>,
+    pub(super) lot_ids: Vec<Uuid>,
+    pub(super) lot_tokens: Vec<i64>,
+    pub(super) lots_from: Vec<i32>,
+    pub(super) lots_to: Vec<i32>,
+    pub(super) held: Vec<i64>,
+    pub(super) used_after: Vec<i64>,
+    pub(super) holds: Vec<Option<Uuid>>,
+    pub(super) holds_after: Vec<Option<Value>>,
+    pub(super) content_digests: Vec<Vec<u8>>,
+    pub(super) chain: Vec<Vec<u8>>,
 }
 
-impl Columns {
+impl EntryColumns {
     fn push(&mut self, customer_id: CustomerId, entry: &Entry) {
         self.customer_ids.push(customer_id.uuid());
         self.seqs.push(entry.seq);

@@ -17,7 +17,7 @@ pub(in crate::tokens) async fn used_up_lots(
     let rows = sqlx::query_as!(
         LotRow,
         r#"
-        select customer_id as "customer_id: CustomerId", id as "id: GrantId", source_kind as "source_kind: GrantSource", source_id, part,
+        select id as "id: GrantId", source_kind as "source_kind: GrantSource", source_id, part,
                priority, tokens, remaining, held, overdue, adjusted, expired_tokens, taken,
                taken_free, taken_debt, taken_at, frozen_at, opens_at, is_opened, expires_at,
                rollover as "rollover: RolloverRule", rollover_cap, created_at
@@ -38,7 +38,6 @@ pub(in crate::tokens) async fn used_up_lots(
 
 /// A lot as it is stored.
 pub(super) struct LotRow {
-    pub(super) customer_id: CustomerId,
     pub(super) id: GrantId,
     pub(super) source_kind: GrantSource,
     pub(super) source_id: Uuid,
