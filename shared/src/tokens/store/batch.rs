@@ -248,7 +248,7 @@ async fn update_accounts(
     let due: Vec<Option<DateTime<Utc>>> =
         accounts.iter().map(|account| account.next_due_at()).collect();
     let asked: Vec<Option<DateTime<Utc>>> =
-        accounts.iter().map(|account| account.top_up_since).collect();
+        accounts.iter().map(|account| account.asks_since(now)).collect();
     let open: Vec<i32> = accounts.iter().map(|account| account.open_holds()).collect();
     let updated = sqlx::query!(
         r#"
