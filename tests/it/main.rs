@@ -24,5 +24,6 @@ mod stripe_gateway;
 mod take_back;
 mod tidy;
 mod tokens;
+mod top_up;
 mod vectors;
 mod webhooks;

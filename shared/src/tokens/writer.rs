@@ -21,6 +21,7 @@ use crate::clock::Clock;
 use crate::coalesce::{self, Coalescer, Committer, Settings};
 use crate::error::Error;
 use crate::ids::{CustomerId, HoldId};
+use crate::jobs::{Doorbell, Job};
 
 /// Writers of a process; each keeps one connection.
 const WRITERS: usize = 2;
@@ -77,10 +78,10 @@ impl Pending {
 
 impl Writers {
     /// Starts the writers.
-    pub fn start(db: &PgPool, clock: &Clock) -> Self {
+    pub fn start(db: &PgPool, clock: &Clock, doorbell: &Doorbell) -> Self {
         let start = |_| {
-            let writer = Writer { db: db.clone(), clock: clock.clone(), connection: None };
-            Coalescer::start([writer], SETTINGS)
+            let (db, clock, doorbell) = (db.clone(), clock.clone(), doorbell.clone());
+            Coalescer::start([Writer { db, clock, doorbell, connection: None }], SETTINGS)
         };
         Self((0..WRITERS).map(start).collect())
     }
@@ -98,6 +99,7 @@ impl Writers {
 struct Writer {
     db: PgPool,
     clock: Clock,
+    doorbell: Doorbell,
     connection: Option<PoolConnection<Postgres>>,
 }
 
@@ -112,7 +114,8 @@ impl Committer for Writer {
             Some(connection) => connection,
             None => self.db.acquire().await?,
         };
-        let verdicts = decide_and_save(&mut connection, &self.clock, wishes).await?;
+        let verdicts =
+            decide_and_save(&mut connection, &self.clock, &self.doorbell, wishes).await?;
         self.connection = Some(connection);
         Ok(verdicts)
     }
@@ -121,6 +124,7 @@ impl Committer for Writer {
 async fn decide_and_save(
     connection: &mut PgConnection,
     clock: &Clock,
+    doorbell: &Doorbell,
     wishes: &[Wish],
 ) -> Result<Vec<Result<Done, Error>>, Error> {
     let ids: BTreeSet<CustomerId> = wishes.iter().map(|wish| wish.customer_id).collect();
@@ -139,8 +143,19 @@ async fn decide_and_save(
     } else {
         batch::save(&mut tx, &changed, now).await?;
         tx.commit().await?;
+        changed
+            .iter()
+            .filter_map(|account| top_up(account, now))
+            .for_each(|job| doorbell.ring(job));
     }
     Ok(verdicts)
+}
+
+/// The job for an account whose line was reached by what was just saved.
+fn top_up(account: &Account, now: DateTime<Utc>) -> Option<Job> {
+    let since = account.asks_since(now).filter(|_| account.top_up_since.is_none())?;
+    let customer_id = account.customer_id;
+    Some(Job::TopUp { customer_id, since: since.timestamp_micros(), look: 0 })
 }
 
 /// What was there before this batch: entries by account, principal and key, and holds that the
