@@ -95,10 +95,8 @@ pub(super) struct Standing {
     pub(super) since: Option<DateTime<Utc>>,
     /// Whether what is bought could be spent.
     pub(super) is_spendable: bool,
-    /// Whether debt is open.
-    pub(super) has_debt: bool,
-    /// Whether a dispute is open.
-    pub(super) has_dispute: bool,
+    /// Whether debt or a dispute is open.
+    pub(super) is_blocked: bool,
     /// Whether a method is saved.
     pub(super) has_method: bool,
     /// What the pack costs today; `None`: it is not sold.
@@ -139,7 +137,7 @@ pub(super) fn decide(standing: &Standing, now: DateTime<Utc>) -> Decision {
     if !standing.is_spendable {
         return Decision::Wait(now + NO_ACCESS_LOOK);
     }
-    if standing.has_debt || standing.has_dispute {
+    if standing.is_blocked {
         return Decision::Wait(now + BLOCKED_LOOK);
     }
     let Some(price) = standing.price.filter(|price| price.minor > 0) else {
@@ -190,8 +188,7 @@ mod tests {
             available: Tokens(50),
             since: Some(at(0)),
             is_spendable: true,
-            has_debt: false,
-            has_dispute: false,
+            is_blocked: false,
             has_method: true,
             price: Some(usd(1_000)),
             agreed: usd(1_000),
@@ -202,12 +199,12 @@ mod tests {
         }
     }
 
-    fn paid(asked_at: DateTime<Utc>) -> Option<Last> {
-        Some(Last { asked_at, concluded_at: Some(asked_at), is_paid: true })
+    fn paid(asked_at: DateTime<Utc>) -> Last {
+        Last { asked_at, concluded_at: Some(asked_at), is_paid: true }
     }
 
-    fn failed(asked_at: DateTime<Utc>) -> Option<Last> {
-        Some(Last { is_paid: false, ..paid(asked_at).unwrap() })
+    fn failed(asked_at: DateTime<Utc>) -> Last {
+        Last { is_paid: false, ..paid(asked_at) }
     }
 
     #[test]
@@ -232,10 +229,9 @@ mod tests {
     }
 
     #[test]
-    fn debt_a_dispute_and_a_pause_stop_it_for_a_while() {
+    fn debt_or_a_dispute_and_a_pause_stop_it_for_a_while() {
         let wait = Decision::Wait(at(15));
-        assert_eq!(decide(&Standing { has_debt: true, ..standing() }, at(5)), wait);
-        assert_eq!(decide(&Standing { has_dispute: true, ..standing() }, at(5)), wait);
+        assert_eq!(decide(&Standing { is_blocked: true, ..standing() }, at(5)), wait);
         let paused = Standing { is_spendable: false, ..standing() };
         assert_eq!(decide(&paused, at(5)), Decision::Wait(at(65)));
     }
@@ -269,26 +265,26 @@ mod tests {
 
     #[test]
     fn where_one_pack_was_too_small_the_next_is_bought_under_a_new_time() {
-        let still_low = Standing { last: paid(at(0)), ..standing() };
+        let still_low = Standing { last: Some(paid(at(0))), ..standing() };
         assert_eq!(decide(&still_low, at(5)), Decision::Buy(at(5)));
         let micro = Decision::Buy(at(0) + Duration::microseconds(1));
         assert_eq!(decide(&still_low, at(0)), micro, "also within the same instant");
-        let earlier = Standing { last: paid(at(-5)), ..standing() };
+        let earlier = Standing { last: Some(paid(at(-5))), ..standing() };
         assert_eq!(decide(&earlier, at(5)), Decision::Buy(at(0)));
     }
 
     #[test]
     fn a_failed_one_is_tried_again_a_day_later_and_at_once_for_a_new_gap() {
-        let again = Standing { last: failed(at(0)), ..standing() };
+        let again = Standing { last: Some(failed(at(0))), ..standing() };
         assert_eq!(decide(&again, at(5)), Decision::Wait(at(24 * 60)));
         assert_eq!(decide(&again, at(24 * 60)), Decision::Buy(at(24 * 60)));
-        let new_gap = Standing { last: failed(at(-5)), ..standing() };
+        let new_gap = Standing { last: Some(failed(at(-5))), ..standing() };
         assert_eq!(decide(&new_gap, at(5)), Decision::Buy(at(0)));
     }
 
     fn any_standing() -> impl Strategy<Value = Standing> {
         let amounts = (0..200_u64, prop::option::of(-50..50_i64), 0..5_u32, 0..4_000_i64);
-        let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
+        let flags = (any::<bool>(), any::<bool>(), any::<bool>());
         let last = prop::option::of((-50..50_i64, prop::option::of(0..50_i64), any::<bool>()));
         let price = prop::option::of(0..1_200_i64);
         (amounts, flags, last, price).prop_map(|(amounts, flags, last, price)| Standing {
@@ -296,9 +292,8 @@ mod tests {
             since: amounts.1.map(at),
             bought: Bought { count: amounts.2, minor: amounts.3 },
             is_spendable: flags.0,
-            has_debt: flags.1,
-            has_dispute: flags.2,
-            has_method: flags.3,
+            is_blocked: flags.1,
+            has_method: flags.2,
             price: price.map(usd),
             last: last.map(|(asked, concluded, is_paid)| Last {
                 asked_at: at(asked),
@@ -317,7 +312,7 @@ mod tests {
                 Decision::Buy(asked_at) => {
                     prop_assert!(standing.available <= standing.line);
                     prop_assert!(standing.is_spendable && standing.has_method);
-                    prop_assert!(!standing.has_debt && !standing.has_dispute);
+                    prop_assert!(!standing.is_blocked);
                     let price = standing.price.unwrap();
                     prop_assert!(0 < price.minor && price.minor <= standing.agreed.minor);
                     prop_assert!(standing.bought.count < standing.limits.count);
