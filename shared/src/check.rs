@@ -173,7 +173,7 @@ const INVARIANTS: &[Invariant] = &[
                  when kind = 'consumed' then debt >= 0 and (debt = 0 or hold_id is not null)
                                              and used = debt - tokens
                  when kind = 'plan_change' then debt >= 0 and tokens <= 0
-                 when kind = 'debt_forgiven' then debt < 0 and tokens = 0
+                 when kind = 'debt_forgiven' then debt <= 0 and tokens = 0
                  else debt = 0 end",
         is_by_account: true,
     },

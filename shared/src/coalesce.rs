@@ -155,7 +155,7 @@ async fn attempt<C: Committer>(
     let done = AssertUnwindSafe(writer.commit(items)).catch_unwind().await;
     let Ok(done) = done else {
         tracing::error!(count = items.len(), "a writer's transaction panicked");
-        return Err(Error::Database(sqlx::Error::WorkerCrashed));
+        return Err(Error::Bug("a transaction of a writer panicked"));
     };
     let verdicts = done?;
     assert_eq!(verdicts.len(), items.len(), "every item has a verdict");

@@ -4,7 +4,7 @@
 mod aftermath;
 mod audit;
 mod buyer;
-mod dice;
+pub(crate) mod dice;
 mod world;
 
 use std::fmt::Write;

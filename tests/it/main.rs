@@ -15,6 +15,7 @@ mod hostile_paypal;
 mod hostile_stripe;
 mod hostile_transport;
 mod lifecycle;
+mod model;
 mod outage;
 mod paypal;
 mod paypal_gateway;

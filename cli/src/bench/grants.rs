@@ -15,7 +15,7 @@ use super::http::Requests;
 use super::load::Rows;
 use super::requests::{Told, push_event};
 use super::world::{Ground, Process};
-use super::{drive, world};
+use super::{drive, machine, world};
 
 type Failed = Box<dyn std::error::Error>;
 
@@ -40,10 +40,7 @@ struct Pending {
 
 impl Grants {
     /// Makes the database and starts an API on it.
-    pub(super) async fn prepare(
-        ground: &Ground,
-        cores: super::machine::Cores,
-    ) -> Result<Self, Failed> {
+    pub(super) async fn prepare(ground: &Ground, cores: machine::Cores) -> Result<Self, Failed> {
         let url = ground.database("grants").await?;
         let pack = NewPlan {
             name: "Pack",
@@ -76,10 +73,13 @@ impl Grants {
         // Its grant shows that the worker works.
         self.deliver(std::slice::from_ref(first), load).await?;
         self.granted(std::slice::from_ref(first), &mut worker).await?;
-        let told = self.deliver(rest, load).await?;
+        let api = self.api.pid().to_string();
+        let before = machine::processor_seconds(&api);
+        let mut told = self.deliver(rest, load).await?;
+        told.api_seconds = machine::processor_seconds(&api) - before;
         let granted = self.granted(rest, &mut worker).await?;
         self.api.must_live()?;
-        Ok(latencies(&told, rest, &granted))
+        Ok(latencies(told, rest, &granted))
     }
 
     fn next(&mut self) -> Pending {
@@ -183,7 +183,7 @@ impl Grants {
     }
 }
 
-fn latencies(told: &Outcome, pending: &[Pending], granted: &HashMap<Uuid, i64>) -> Outcome {
+fn latencies(told: Outcome, pending: &[Pending], granted: &HashMap<Uuid, i64>) -> Outcome {
     let done = |done: &Done| {
         let at_us = granted.get(&pending[done.index].payment.uuid()).copied().unwrap_or(done.at_us);
         Done { latency_us: u32::try_from(at_us - done.at_us).unwrap_or(0), at_us, ..*done }
@@ -192,7 +192,5 @@ fn latencies(told: &Outcome, pending: &[Pending], granted: &HashMap<Uuid, i64>) 
     let done: Vec<Done> = told.done.iter().map(done).collect();
     let last = done.iter().map(|done| done.at_us).max().unwrap_or(0);
     let elapsed = Duration::from_micros(u64::try_from(last - first).unwrap_or(0));
-    let Outcome { refused, load_seconds, .. } = told;
-    let (refused, load_seconds) = (refused.clone(), *load_seconds);
-    Outcome { done, refused, elapsed, load_seconds, ..Outcome::default() }
+    Outcome { done, elapsed, ..told }
 }

@@ -7,12 +7,13 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use shared::clock::wall_now;
 use shared::ids::{CustomerId, EntryId, GrantId, PaymentId, SubscriptionId};
 use shared::money::Currency;
 use shared::plans::{self, NewPlan};
-use shared::tokens::Tokens;
+use shared::tokens::{self, Allocation, Entry, EntryKind, Tokens};
 use sqlx::PgConnection;
 use sqlx::postgres::PgCopyIn;
 
@@ -52,13 +53,16 @@ pub(super) fn user_id(account: u32) -> String {
 pub(super) async fn load(url: &str, wish: Wish) -> Result<Duration, Failed> {
     let start = Instant::now();
     let plan_id = plan(url).await?;
-    let now = wall_now();
+    // As exact as the database keeps it: the chain covers it.
+    let now = DateTime::from_timestamp_micros(wall_now().timestamp_micros()).ok_or("no time")?;
     // Not the pool's connections: a COPY may take longer than their statements.
     let mut db = world::connect(url).await?;
-    let accounts: Vec<Account> = (0..wish.accounts).map(|n| Account::new(n, wish, now)).collect();
+    let mut accounts: Vec<Account> =
+        (0..wish.accounts).map(|n| Account::new(n, wish, now)).collect();
     copy_customers(&mut db, &accounts, plan_id).await?;
     copy_tokens(&mut db, &accounts).await?;
-    copy_entries(&mut db, &accounts).await?;
+    copy_entries(&mut db, &mut accounts).await?;
+    set_ends(&mut db, &accounts).await?;
     sqlx::raw_sql("vacuum analyze").execute(&mut db).await?;
     Ok(start.elapsed())
 }
@@ -89,6 +93,8 @@ struct Account {
     until: DateTime<Utc>,
     entries: u64,
     used: i64,
+    /// The link of its newest entry.
+    digest: Vec<u8>,
 }
 
 impl Account {
@@ -105,6 +111,56 @@ impl Account {
             until: now,
             entries,
             used: (0..entries).map(|index| spent(number, index)).sum(),
+            digest: Vec::new(),
+        }
+    }
+
+    /// Its first entry: the lot.
+    fn granted(&self) -> Entry {
+        Entry {
+            seq: 1,
+            id: EntryId::new(self.since),
+            kind: EntryKind::Granted,
+            tokens: LOT_TOKENS,
+            debt: 0,
+            held: 0,
+            used: Tokens::ZERO,
+            used_after: Tokens::ZERO,
+            balance_after: Tokens(LOT_TOKENS.unsigned_abs()),
+            available_after: Tokens(LOT_TOKENS.unsigned_abs()),
+            principal: "system:grant".to_owned(),
+            operation_key: format!("payment:{}:0", self.payment),
+            request_digest: Sha256::digest(b"").to_vec(),
+            lots: vec![Allocation { lot: self.lot, tokens: Tokens(LOT_TOKENS.unsigned_abs()) }],
+            hold: None,
+            subscription_id: Some(self.subscription),
+            description: String::new(),
+            metadata: Value::Object(serde_json::Map::new()),
+            created_at: self.since,
+        }
+    }
+
+    /// A later one: a spend, and what balance and use are after it.
+    fn consumed(&self, index: u64, tokens: i64, (balance, used): (i64, i64)) -> Entry {
+        let at = self.at(index);
+        let number = index + 2;
+        let balance = Tokens(balance.unsigned_abs());
+        let spent = Tokens(tokens.unsigned_abs());
+        Entry {
+            seq: i64::try_from(number).unwrap_or(i64::MAX),
+            id: EntryId::new(at),
+            kind: EntryKind::Consumed,
+            tokens: -tokens,
+            used: spent,
+            used_after: Tokens(used.unsigned_abs()),
+            balance_after: balance,
+            available_after: balance,
+            principal: "customer".to_owned(),
+            operation_key: format!("consume:bench-{number}"),
+            request_digest: Sha256::digest(format!("[{tokens},\"\",{{}}]")).to_vec(),
+            lots: vec![Allocation { lot: self.lot, tokens: spent }],
+            created_at: at,
+            ..self.granted()
         }
     }
 
@@ -187,47 +243,67 @@ async fn copy_tokens(db: &mut PgConnection, accounts: &[Account]) -> Result<(), 
     rows.end().await
 }
 
+/// Names the end of each chain on its account, which had to be there first.
+async fn set_ends(db: &mut PgConnection, accounts: &[Account]) -> Result<(), Failed> {
+    sqlx::raw_sql("create temporary table ends (customer_id uuid, digest bytea)")
+        .execute(&mut *db)
+        .await?;
+    let mut rows = Rows::begin(db, "ends (customer_id, digest)").await?;
+    for Account { customer, digest, .. } in accounts {
+        rows.add(format_args!("{customer}\t{}", hex(digest))).await?;
+    }
+    rows.end().await?;
+    let set = "update token_accounts a set last_digest = e.digest from ends e
+               where e.customer_id = a.customer_id";
+    sqlx::raw_sql(set).execute(db).await?;
+    Ok(())
+}
+
 /// Entries, an account after the other, in the order of their numbers.
-async fn copy_entries(db: &mut PgConnection, accounts: &[Account]) -> Result<(), Failed> {
+async fn copy_entries(db: &mut PgConnection, accounts: &mut [Account]) -> Result<(), Failed> {
     let columns = "ledger_entries (customer_id, seq, id, kind, tokens, used, used_after,
                    balance_after, available_after, principal, operation_key, request_digest,
-                   lot_ids, lot_tokens, subscription_id, created_at)";
+                   lot_ids, lot_tokens, subscription_id, created_at, content_digest, digest)";
     let mut rows = Rows::begin(db, columns).await?;
-    let mut line = String::new();
     for account in accounts {
-        let Account { customer, lot, subscription, payment, since, .. } = account;
-        let digest = hex(b"");
-        let first = EntryId::new(*since);
-        rows.add(format_args!(
-            "{customer}\t1\t{first}\tgranted\t{LOT_TOKENS}\t0\t0\t{LOT_TOKENS}\t{LOT_TOKENS}\t\
-             system:grant\tpayment:{payment}:0\t{digest}\t{{{lot}}}\t{{{LOT_TOKENS}}}\t\
-             {subscription}\t{since}"
-        ))
-        .await?;
+        add_entry(&mut rows, account, &account.granted()).await?;
         let (mut balance, mut used) = (LOT_TOKENS, 0);
         for index in 0..account.entries {
             let tokens = spent(account.number, index);
             (balance, used) = (balance - tokens, used + tokens);
-            let (seq, at) = (index + 2, account.at(index));
-            let id = EntryId::new(at);
-            line.clear();
-            write!(line, "[{tokens},\"\",{{}}]")?;
-            let digest = hex(line.as_bytes());
-            rows.add(format_args!(
-                "{customer}\t{seq}\t{id}\tconsumed\t-{tokens}\t{tokens}\t{used}\t{balance}\t\
-                 {balance}\tcustomer\tconsume:bench-{seq}\t{digest}\t{{{lot}}}\t{{{tokens}}}\t\
-                 {subscription}\t{at}"
-            ))
-            .await?;
+            let entry = account.consumed(index, tokens, (balance, used));
+            add_entry(&mut rows, account, &entry).await?;
         }
     }
     rows.end().await
 }
 
-/// SHA-256 of what was asked, as COPY reads bytes.
-fn hex(asked: &[u8]) -> String {
-    let mut text = String::from("\\\\x");
-    for byte in Sha256::digest(asked) {
+/// Adds the entry that follows the account's last.
+async fn add_entry(
+    rows: &mut Rows<'_>,
+    account: &mut Account,
+    entry: &Entry,
+) -> Result<(), Failed> {
+    let (content, digest) = tokens::link(&account.digest, account.customer, entry);
+    account.digest = digest.to_vec();
+    let Account { customer, subscription, lot, .. } = account;
+    let Entry { seq, id, tokens, used, used_after, balance_after, created_at, .. } = entry;
+    let (kind, principal, key) = (entry.kind.as_str(), &entry.principal, &entry.operation_key);
+    let moved = tokens.abs();
+    let (asked, content, digest) = (hex(&entry.request_digest), hex(&content), hex(&digest));
+    rows.add(format_args!(
+        "{customer}\t{seq}\t{id}\t{kind}\t{tokens}\t{used}\t{used_after}\t{balance_after}\t\
+         {balance_after}\t{principal}\t{key}\t{asked}\t{{{lot}}}\t{{{moved}}}\t{subscription}\t\
+         {created_at}\t{content}\t{digest}"
+    ))
+    .await
+}
+
+/// Bytes as COPY reads them.
+fn hex(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(3 + 2 * bytes.len());
+    text.push_str("\\\\x");
+    for byte in bytes {
         write!(text, "{byte:02x}").expect("text grows");
     }
     text

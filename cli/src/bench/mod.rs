@@ -29,6 +29,7 @@ use shared::check;
 use shared::clock::wall_now;
 use shared::config::Config;
 use shared::db::{self, PoolSettings};
+use shared::tokens::Depth;
 use shared::{App, Clock};
 
 use crate::{Done, say};
@@ -212,7 +213,10 @@ async fn measure(options: &Options) -> Done {
     shared::app::init_logs_quietly();
     let parent = options.data_dir.clone().unwrap_or_else(std::env::temp_dir);
     let ground = Ground::start(&parent).await?;
-    let done = measure_on(&ground, options).await;
+    let done = tokio::select! {
+        done = measure_on(&ground, options) => done,
+        () = shared::app::stop_signal() => Err("stopped".into()),
+    };
     let ended = ground.end().await;
     let code = done?;
     ended?;
@@ -350,6 +354,7 @@ impl<'a> Bench<'a> {
 
     /// Opens every connection of the API's, and fills the caches of both sides.
     async fn warm_up(&mut self) -> Result<(), Failed> {
+        self.ground.settle().await?;
         let load = self.load(self.consume.clone(), Order::Random);
         drive::run(Load { time: Duration::from_secs(1), ..load }).await?;
         if let Some(pgbench) = &self.pgbench {
@@ -362,7 +367,6 @@ impl<'a> Bench<'a> {
     async fn turn(&mut self, measure: Measure, round: usize) -> Result<Row, Failed> {
         let is_first = round.is_multiple_of(2);
         let before = if is_first { None } else { self.theirs(measure).await? };
-        self.ground.settle().await?;
         let outcome = self.ours(measure, None).await?;
         let pgbench = if is_first { self.theirs(measure).await? } else { before };
         if outcome.done.is_empty() {
@@ -378,7 +382,6 @@ impl<'a> Bench<'a> {
         let (Some(pgbench), Some(script)) = (&self.pgbench, measure.script()) else {
             return Ok(None);
         };
-        self.ground.settle().await?;
         Ok(Some(pgbench.run(script, self.time()).await?))
     }
 
@@ -448,13 +451,10 @@ impl<'a> Bench<'a> {
 
     /// The books must balance after all that.
     async fn check(&self) -> Result<(), Failed> {
-        let patient =
-            PoolSettings { statement_timeout: Duration::from_mins(30), ..PoolSettings::WORKER };
-        for url in
-            [Some(self.url.as_str()), self.grants.as_ref().map(Grants::url)].into_iter().flatten()
-        {
-            let pool = db::connect(&url.into(), patient)?;
-            for finding in check::run(&pool, shared::tokens::Depth::Full, wall_now()).await? {
+        let grants = self.grants.as_ref().map(Grants::url);
+        for url in [Some(self.url.as_str()), grants].into_iter().flatten() {
+            let pool = world::patient(url)?;
+            for finding in check::run(&pool, Depth::Full, wall_now()).await? {
                 // Stored events wait for ever: no worker runs on their database.
                 if finding.violations > 0 && finding.name != "nothing_is_stuck" {
                     return Err(format!("the books are broken: {finding:?}").into());
@@ -474,8 +474,14 @@ fn only_first(requests: &Requests) -> Arc<Requests> {
 async fn setting_of(options: &Options, cores: Cores, url: &str) -> Result<Value, Failed> {
     let mut db = world::connect(url).await?;
     let mut postgres = serde_json::Map::new();
-    for name in ["server_version", "fsync", "synchronous_commit", "shared_buffers", "max_wal_size"]
-    {
+    for name in [
+        "server_version",
+        "fsync",
+        "synchronous_commit",
+        "shared_buffers",
+        "max_wal_size",
+        "checkpoint_timeout",
+    ] {
         let value: String =
             sqlx::query_scalar("select current_setting($1)").bind(name).fetch_one(&mut db).await?;
         postgres.insert(name.to_owned(), value.into());

@@ -14,7 +14,7 @@ use shared::config::Config;
 use shared::db::{self, PoolSettings};
 use shared::{App, Clock};
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, PgPool};
 
 use super::machine::{self, Cores};
 
@@ -24,6 +24,13 @@ type Failed = Box<dyn std::error::Error>;
 pub(super) const JWT_SECRET: &str = "a-secret-of-benchmarks-and-of-nothing-else";
 /// Signs Stripe's events in a benchmark.
 pub(super) const WEBHOOK_SECRET: &str = "whsec_of_benchmarks_and_of_nothing_else";
+
+/// All of the accounts' pages fit, as they do on a server of a fitting size.
+const SHARED_BUFFERS_MB: u32 = 512;
+
+/// After a checkpoint each page is written whole once more. Servers make one in minutes; a run of
+/// seconds would measure little else, or fall into the middle of one.
+const RARE_CHECKPOINTS: [&str; 2] = ["max_wal_size = '8GB'", "checkpoint_timeout = '1h'"];
 
 /// How long a process may take to start.
 const START: Duration = Duration::from_secs(30);
@@ -42,11 +49,19 @@ impl Ground {
         let name = format!("tollgate-bench-{}", std::process::id());
         let folder = reachable_dir(&std::path::absolute(parent.join(name))?);
         let dir = folder.join("postgres");
-        let settings = Settings { dir, durable: true, max_connections: 300 };
+        let settings = Settings {
+            dir,
+            durable: true,
+            max_connections: 300,
+            shared_buffers_mb: SHARED_BUFFERS_MB,
+        };
         let server = Postgres::start(&settings).await?;
         let mut admin = connect(&server.url("postgres")).await?;
         // Tells when a grant became visible, to the microsecond, without asking all the time.
-        sqlx::raw_sql("alter system set track_commit_timestamp = on").execute(&mut admin).await?;
+        for setting in ["track_commit_timestamp = on", RARE_CHECKPOINTS[0], RARE_CHECKPOINTS[1]] {
+            let sql = AssertSqlSafe(format!("alter system set {setting}"));
+            sqlx::raw_sql(sql).execute(&mut admin).await?;
+        }
         admin.close().await?;
         server.restart().await?;
         let stripe = ::simulator::Simulator::start(::simulator::Settings::default()).await?;
@@ -63,7 +78,7 @@ impl Ground {
         Ok(url)
     }
 
-    /// Makes what came before durable in the data files, so that nobody pays for others' pages.
+    /// Makes what came before durable in the data files, so that no measurement pays for it.
     pub(super) async fn settle(&self) -> Result<(), Failed> {
         let mut admin = connect(&self.server.url("postgres")).await?;
         sqlx::raw_sql("checkpoint").execute(&mut admin).await?;
@@ -154,7 +169,12 @@ impl Drop for Process {
     }
 }
 
-/// A connection for what may take long without being worth a warning.
+/// A pool for statements that may take long without being worth a warning.
+pub(super) fn patient(url: &str) -> sqlx::Result<PgPool> {
+    Ok(PgPool::connect_lazy_with(PgConnectOptions::from_str(url)?.disable_statement_logging()))
+}
+
+/// A connection of that kind.
 pub(super) async fn connect(url: &str) -> sqlx::Result<PgConnection> {
     PgConnectOptions::from_str(url)?.disable_statement_logging().connect().await
 }

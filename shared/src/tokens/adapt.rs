@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
+use super::ledger::GrantSource;
 use super::store;
 use super::take_back::{Adapted, Entitlement};
 use crate::error::Error;
@@ -24,7 +25,8 @@ pub async fn adapt(
     let Some(mut account) = store::lock(db, customer_id).await? else {
         return Ok(Adapted::default());
     };
-    let used_up = store::lots::used_up_lots(db, customer_id, entitlement.payment_id).await?;
+    let source = (GrantSource::Payment, entitlement.payment_id.uuid());
+    let used_up = store::lots::used_up_lots(db, customer_id, source).await?;
     account.lots.extend(used_up);
     let adapted = account.adapt(entitlement, why, now);
     store::lots::save_adapted(db, &account, entitlement.payment_id).await?;

@@ -94,7 +94,7 @@ async fn correct(
             return Err(Error::IdempotencyMismatch);
         }
         let (remaining, available) = (made.balance_after, made.available_after);
-        let debt = account.debt;
+        let debt = store::entries::debt_after(&mut tx, correction.customer_id, made.seq).await?;
         return Ok(Corrected { remaining, available, debt, is_replay: true });
     }
     account.book_due(now);
@@ -131,6 +131,8 @@ pub async fn reset(
     if !store::entries::find(db, asked).await?.is_empty() {
         return Ok(());
     }
+    let used_up = store::lots::used_up_lots(db, correction.customer_id, (source.kind, source.id));
+    account.lots.extend(used_up.await?);
     account.book_due(now);
     account.reset(source, tokens, request, now);
     store::save(db, &account, now).await

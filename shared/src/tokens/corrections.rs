@@ -42,7 +42,7 @@ impl Account {
         Ok(())
     }
 
-    /// Makes what is left of a lot be `tokens`, but never less than is held of it.
+    /// Makes what is left of a lot that still runs be `tokens`, but never less than is held of it.
     pub(super) fn reset(
         &mut self,
         source: Source,
@@ -50,9 +50,11 @@ impl Account {
         request: Request,
         now: DateTime<Utc>,
     ) {
-        let Some(lot) = self.lots.iter().find(|lot| lot.source == source && lot.is_opened) else {
-            return;
+        let runs = |lot: &&Lot| {
+            let is_over = lot.frozen_at.is_none() && lot.expires_at.is_some_and(|end| end <= now);
+            lot.source == source && lot.is_opened && !is_over
         };
+        let Some(lot) = self.lots.iter().find(runs) else { return };
         let (id, before) = (lot.id, lot.remaining);
         let after = tokens.max(lot.held);
         let change = after.to_db() - before.to_db();

@@ -92,7 +92,7 @@ pub async fn set_end(
     spendable_until: Option<DateTime<Utc>>,
     now: DateTime<Utc>,
 ) -> Result<(), Error> {
-    store::ensure(db, customer_id, now).await?;
+    book_due(db, customer_id, now).await?;
     store::set_end(db, customer_id, (subscription_id, spendable_until), now).await
 }
 
@@ -103,6 +103,22 @@ pub async fn set_access(
     access: &Access,
     now: DateTime<Utc>,
 ) -> Result<(), Error> {
-    store::ensure(db, customer_id, now).await?;
+    book_due(db, customer_id, now).await?;
     store::set_access(db, customer_id, access, now).await
+}
+
+/// Makes the account if there is none, and books what is due under the terms that held until now.
+async fn book_due(
+    db: &mut PgConnection,
+    customer_id: CustomerId,
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
+    store::ensure(db, customer_id, now).await?;
+    let account = store::lock(db, customer_id).await?;
+    let mut account = account.ok_or(Error::NotFound("token account"))?;
+    account.book_due(now);
+    if account.is_changed() {
+        store::save(db, &account, now).await?;
+    }
+    Ok(())
 }

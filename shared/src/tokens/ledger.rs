@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -216,7 +217,7 @@ pub struct Allocation {
 }
 
 /// Fewer tokens are free than were asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{requested} tokens were requested, {available} are available")]
 pub struct InsufficientTokens {
     /// What was asked for.
@@ -527,7 +528,7 @@ impl Account {
                 && next.expires_at.is_some()
                 && next.remaining > Tokens::ZERO
         };
-        self.lots.iter().find(is_next)
+        self.lots.iter().filter(is_next).min_by_key(|next| next.draw_order())
     }
 
     /// Brings a lot into the balance; it repays debt first.
@@ -564,14 +565,11 @@ impl Account {
     }
 
     /// What is to be booked next, and when; at one instant holds end before lots, and what ends
-    /// comes before what opens.
+    /// comes before what opens; then age and id decide, so that it is the same for everybody.
     fn next_due(&self) -> Option<(DateTime<Utc>, Due)> {
         let holds = self.holds.iter().enumerate().filter_map(|(index, hold)| {
             (hold.status == HoldStatus::Open).then_some((
-                hold.expires_at,
-                0,
-                hold.created_at,
-                index,
+                (hold.expires_at, 0, hold.created_at, hold.id.uuid()),
                 Due::Hold(index),
             ))
         });
@@ -581,16 +579,12 @@ impl Account {
                 (true, None) => (lot.expires_at?, 1, Due::End(index)),
                 (true, Some(_)) => return None,
             };
-            let is_due = if lot.is_opened {
-                lot.unheld() > Tokens::ZERO || self.successor(lot).is_some()
-            } else {
-                lot.remaining > Tokens::ZERO
-            };
-            is_due.then_some((at, rank, lot.created_at, index, due))
+            // Nothing becomes of a lot of which nothing is left, loaded or not.
+            let is_due = lot.remaining > Tokens::ZERO
+                && (!lot.is_opened || lot.unheld() > Tokens::ZERO || self.successor(lot).is_some());
+            is_due.then_some(((at, rank, lot.created_at, lot.id.uuid()), due))
         });
-        let next =
-            holds.chain(lots).min_by_key(|(at, rank, age, index, _)| (*at, *rank, *age, *index));
-        next.map(|(at, .., due)| (at, due))
+        holds.chain(lots).min_by_key(|(order, _)| *order).map(|((at, ..), due)| (at, due))
     }
 
     /// When something is to be booked next.
@@ -889,6 +883,34 @@ mod tests {
         assert_eq!(spend(&mut account, 20, 5).unwrap(), -20);
         let kinds: Vec<_> = account.entries.iter().map(|entry| entry.kind).collect();
         assert_eq!(kinds, [EntryKind::Expired, EntryKind::Granted, EntryKind::Consumed]);
+    }
+
+    #[test]
+    fn nothing_becomes_of_a_used_up_lot_whether_it_is_loaded_or_not() {
+        let first = Lot { rollover: Rollover::All, ..lot(10, 0, Some(5)) };
+        let mut account = account(vec![first, lot(20, 5, Some(10))]);
+        spend(&mut account, 10, 1).unwrap();
+
+        account.book_due(at(5));
+
+        assert_eq!(account.lots[0].expires_at, Some(at(5)), "most often it is not loaded");
+        assert_eq!(account.balance, Tokens(20));
+    }
+
+    #[test]
+    fn at_one_instant_it_does_not_matter_which_lot_was_loaded_first() {
+        let capped =
+            |tokens| Lot { rollover: Rollover::Capped(Tokens(30)), ..lot(tokens, 0, Some(5)) };
+        let lots = vec![capped(25), capped(25), lot(20, 5, Some(10))];
+        let mut straight = account(lots.clone());
+        let mut reversed = account(lots.into_iter().rev().collect());
+
+        straight.book_due(at(5));
+        reversed.book_due(at(5));
+
+        reversed.lots.reverse();
+        assert_eq!(straight.lots, reversed.lots);
+        assert_eq!(straight.balance, Tokens(50));
     }
 
     #[test]

@@ -106,6 +106,9 @@ pub struct HoldState {
     pub expires_at: DateTime<Utc>,
     /// Where it stands.
     pub status: HoldStatus,
+    /// By how much the settle that left it so fell short, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub short: Option<InsufficientTokens>,
 }
 
 impl Hold {
@@ -122,6 +125,7 @@ impl Hold {
             settled: self.settled,
             expires_at: self.expires_at,
             status: self.status,
+            short: None,
         }
     }
 }
@@ -317,16 +321,18 @@ impl Account {
             lots: merged(within, beyond.free),
             ..Change::of(EntryKind::Consumed)
         };
-        // With a key even a settle that changes nothing leaves its entry, to be found by.
-        if booked > Tokens::ZERO || is_final || asked.is_keyed {
-            self.post_hold(index, change, asked, now);
-        }
-        (booked < wanted).then(|| InsufficientTokens {
+        let short = (booked < wanted).then(|| InsufficientTokens {
             requested: wanted,
             available: booked,
             held: self.held,
             overdraft_left: self.overdraft.beyond(self.debt),
-        })
+        });
+        // With a key even a settle that changes nothing leaves its entry, to be found by.
+        if booked > Tokens::ZERO || is_final || asked.is_keyed {
+            let hold = Some(HoldState { short, ..self.holds[index].state() });
+            self.post_as(asked.id, Change { hold, ..change }, asked.request, now);
+        }
+        short
     }
 
     /// Frees what a final settle does not need, from the last part on.
@@ -341,9 +347,9 @@ impl Account {
             ..system_request("system:hold", format!("close:{}", self.holds[index].id))
         };
         let asked = Asked { id: EntryId::new(now), request, is_keyed: false };
+        self.burn_overdue(undone.overdue, now);
         let change = Change { held: -tokens.to_db(), ..Change::of(EntryKind::Released) };
         self.post_hold(index, change, asked, now);
-        self.burn_overdue(undone.overdue, now);
     }
 
     /// Takes what is free, and the rest as debt within the plan's overdraft; nothing while
@@ -410,9 +416,10 @@ impl Account {
         let hold = &mut self.holds[index];
         hold.status = status;
         hold.is_changed = true;
+        // First, so that the entry says what is free when all is done, as its caller is answered.
+        self.burn_overdue(undone.overdue, at);
         let change = Change { held: -rest.to_db(), ..Change::of(EntryKind::Released) };
         self.post_hold(index, change, asked, at);
-        self.burn_overdue(undone.overdue, at);
     }
 
     fn burn_overdue(&mut self, overdue: Vec<Allocation>, at: DateTime<Utc>) {
@@ -523,6 +530,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::ledger::{GrantSource, Lot, Rollover, Source, Taken};
+    use super::super::take_back::Entitlement;
     use super::*;
     use crate::ids::{CustomerId, SubscriptionId};
 
@@ -786,6 +794,46 @@ mod tests {
         step(&mut account, id, Step::Release, 12);
 
         assert_eq!(state(&account, 12), (80, 0, 80, 0));
+        let last = account.entries.last().unwrap();
+        assert_eq!(last.kind, EntryKind::Released);
+        assert_eq!(last.available_after, Tokens(80), "a repeat is answered by the entry");
+    }
+
+    #[test]
+    fn what_comes_back_over_its_time_is_over_at_once_and_not_before() {
+        let mut account = account(vec![lot(100, 0, Some(5), Rollover::None)]);
+        let id = open(&mut account, 60, 30, HoldRule::Release, 0);
+        let facts = |gone_minor| Entitlement {
+            payment_id: account.lots[0].source.id.into(),
+            captured_minor: 10,
+            gone_minor,
+            gone_unused_only_minor: 0,
+            is_frozen: false,
+        };
+        let (all, nothing) = (facts(10), facts(0));
+        account.adapt(&all, "", at(10));
+        step(&mut account, id, Step::Release, 11);
+
+        account.adapt(&nothing, "", at(12));
+
+        assert_eq!(state(&account, 12), (0, 0, 0, 0));
+        let last = account.entries.last().unwrap();
+        assert_eq!((last.kind, last.tokens, last.created_at), (EntryKind::Expired, -60, at(12)));
+    }
+
+    #[test]
+    fn a_lot_that_is_over_is_not_reset() {
+        let mut account = account(vec![lot(100, 0, Some(5), Rollover::None)]);
+        open(&mut account, 60, 30, HoldRule::Release, 0);
+        let source = account.lots[0].source;
+
+        account.book_due(at(6));
+        account.reset(source, Tokens(100), asked().request, at(6));
+        assert_eq!(state(&account, 6), (60, 60, 0, 0));
+        account.lots[0].expires_at = Some(at(7));
+        account.reset(source, Tokens(100), asked().request, at(6));
+
+        assert_eq!(state(&account, 6), (100, 60, 40, 0));
     }
 
     #[derive(Debug, Clone)]

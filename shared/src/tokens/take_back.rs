@@ -101,6 +101,7 @@ impl Account {
                 self.repay(index, self.debt, now);
             }
         }
+        self.book_from(now, now);
         adapted
     }
 

@@ -14,7 +14,7 @@ use sqlx::{Acquire, PgConnection, PgPool, Postgres};
 use super::Tokens;
 use super::consume::Consumed;
 use super::hold::Held;
-use super::ledger::{Account, Entry, InsufficientTokens};
+use super::ledger::{Account, Entry};
 use super::reserve::{Asked, Hold, HoldStatus, NewHold, Step};
 use super::store::{batch, entries, holds};
 use crate::clock::Clock;
@@ -23,7 +23,8 @@ use crate::error::Error;
 use crate::ids::{CustomerId, HoldId};
 use crate::jobs::{Doorbell, Job};
 
-/// Writers of a process; each keeps one connection.
+/// Writers of a process. Each keeps one connection, and one more for accounts that must be waited
+/// for.
 const WRITERS: usize = 2;
 
 /// Of a transaction 512 requests: more would hold locks for longer than they save. Who waited 5 s
@@ -72,16 +73,25 @@ pub(super) struct Pending(coalesce::Pending<Writer>);
 impl Pending {
     /// Waits for the verdict.
     pub(super) async fn answer(self) -> Result<Done, Error> {
-        self.0.verdict().await?
+        match self.0.verdict().await? {
+            Verdict::Decided(verdict) => verdict,
+            Verdict::Deferred(pending) => pending?.verdict().await?,
+        }
     }
 }
 
 impl Writers {
     /// Starts the writers.
     pub fn start(db: &PgPool, clock: &Clock, doorbell: &Doorbell) -> Self {
+        let ledger = || Ledger {
+            db: db.clone(),
+            clock: clock.clone(),
+            doorbell: doorbell.clone(),
+            connection: None,
+        };
         let start = |_| {
-            let (db, clock, doorbell) = (db.clone(), clock.clone(), doorbell.clone());
-            Coalescer::start([Writer { db, clock, doorbell, connection: None }], SETTINGS)
+            let patient = Coalescer::start([PatientWriter(ledger())], SETTINGS);
+            Coalescer::start([Writer { ledger: ledger(), patient }], SETTINGS)
         };
         Self((0..WRITERS).map(start).collect())
     }
@@ -95,27 +105,86 @@ impl Writers {
     }
 }
 
-/// Keeps its connection as long as it works: a pool would ask it for a sign of life each time.
+/// Decides what can be decided at once. An account that another transaction has locked would keep
+/// all others waiting, so its requests go to a writer that waits.
 struct Writer {
+    ledger: Ledger,
+    patient: Coalescer<PatientWriter>,
+}
+
+/// Waits for locks.
+struct PatientWriter(Ledger);
+
+/// What became of a request.
+enum Verdict {
+    /// It was decided and committed.
+    Decided(Result<Done, Error>),
+    /// It waits for its account.
+    Deferred(Result<coalesce::Pending<PatientWriter>, Error>),
+}
+
+impl Committer for Writer {
+    type Item = Wish;
+    type Verdict = Verdict;
+
+    async fn commit(&mut self, wishes: &[Wish]) -> Result<Vec<Verdict>, Error> {
+        let verdicts = self.ledger.commit(wishes, Locked::LeftOut).await?;
+        let verdicts = wishes.iter().zip(verdicts).map(|(wish, verdict)| match verdict {
+            Some(verdict) => Verdict::Decided(verdict),
+            None => Verdict::Deferred(self.patient.enqueue(wish.clone())),
+        });
+        Ok(verdicts.collect())
+    }
+}
+
+impl Committer for PatientWriter {
+    type Item = Wish;
+    type Verdict = Result<Done, Error>;
+
+    async fn commit(&mut self, wishes: &[Wish]) -> Result<Vec<Self::Verdict>, Error> {
+        let verdicts = self.0.commit(wishes, Locked::WaitedFor).await?;
+        let absent = |wish: &Wish| match wish.deed {
+            Deed::Spend(_) | Deed::Open(_) => Error::NoSubscription,
+            Deed::Step(..) => Error::NotFound("hold"),
+        };
+        let verdicts = wishes.iter().zip(verdicts);
+        Ok(verdicts.map(|(wish, verdict)| verdict.unwrap_or_else(|| Err(absent(wish)))).collect())
+    }
+}
+
+/// What is done with accounts that another transaction has locked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Locked {
+    LeftOut,
+    WaitedFor,
+}
+
+/// Keeps its connection as long as it works: a pool would ask it for a sign of life each time.
+struct Ledger {
     db: PgPool,
     clock: Clock,
     doorbell: Doorbell,
     connection: Option<PoolConnection<Postgres>>,
 }
 
-impl Committer for Writer {
-    type Item = Wish;
-    type Verdict = Result<Done, Error>;
-
-    /// After an error each request is tried alone: the lost commit may have been made, so each
-    /// looks for its own entry first, under the lock of its account.
-    async fn commit(&mut self, wishes: &[Wish]) -> Result<Vec<Self::Verdict>, Error> {
+impl Ledger {
+    /// Decides requests and commits them together; `None` where an account is not there or left
+    /// out.
+    ///
+    /// After an error it is called with each request alone: the lost commit may have been made, so
+    /// it looks for the request's own entry first, under the lock of its account.
+    async fn commit(
+        &mut self,
+        wishes: &[Wish],
+        locked: Locked,
+    ) -> Result<Vec<Option<Result<Done, Error>>>, Error> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => self.db.acquire().await?,
         };
-        let verdicts =
-            decide_and_save(&mut connection, &self.clock, &self.doorbell, wishes).await?;
+        let (verdicts, jobs) =
+            decide_and_save(&mut connection, &self.clock, wishes, locked).await?;
+        jobs.into_iter().for_each(|job| self.doorbell.ring(job));
         self.connection = Some(connection);
         Ok(verdicts)
     }
@@ -124,17 +193,23 @@ impl Committer for Writer {
 async fn decide_and_save(
     connection: &mut PgConnection,
     clock: &Clock,
-    doorbell: &Doorbell,
     wishes: &[Wish],
-) -> Result<Vec<Result<Done, Error>>, Error> {
+    locked: Locked,
+) -> Result<(Vec<Option<Result<Done, Error>>>, Vec<Job>), Error> {
     let ids: BTreeSet<CustomerId> = wishes.iter().map(|wish| wish.customer_id).collect();
     let ids: Vec<CustomerId> = ids.into_iter().collect();
     let mut tx = connection.begin().await?;
-    let mut accounts = batch::lock(&mut tx, &ids).await?;
+    let mut accounts = match locked {
+        Locked::LeftOut => batch::lock_free(&mut tx, &ids).await?,
+        Locked::WaitedFor => batch::lock(&mut tx, &ids).await?,
+    };
     let earlier = Earlier::load(&mut tx, wishes).await?;
     let now = clock.now();
-    let verdicts: Vec<_> =
-        wishes.iter().map(|wish| decide(&mut accounts, &earlier, wish, now)).collect();
+    let decided = wishes.iter().map(|wish| {
+        let account = accounts.get_mut(&wish.customer_id)?;
+        Some(decide(account, &earlier, wish, now))
+    });
+    let verdicts = decided.collect();
     let mut changed: Vec<&Account> =
         accounts.values().filter(|account| account.is_changed()).collect();
     changed.sort_by_key(|account| account.customer_id);
@@ -143,12 +218,9 @@ async fn decide_and_save(
     } else {
         batch::save(&mut tx, &changed, now).await?;
         tx.commit().await?;
-        changed
-            .iter()
-            .filter_map(|account| top_up(account, now))
-            .for_each(|job| doorbell.ring(job));
     }
-    Ok(verdicts)
+    let jobs = changed.iter().filter_map(|account| top_up(account, now)).collect();
+    Ok((verdicts, jobs))
 }
 
 /// The job for an account whose line was reached by what was just saved.
@@ -203,15 +275,11 @@ impl Earlier {
 
 /// One request's verdict, by the same rules as if it were alone.
 fn decide(
-    accounts: &mut HashMap<CustomerId, Account>,
+    account: &mut Account,
     earlier: &Earlier,
     wish: &Wish,
     now: DateTime<Utc>,
 ) -> Result<Done, Error> {
-    let account = accounts.get_mut(&wish.customer_id).ok_or(match wish.deed {
-        Deed::Spend(_) | Deed::Open(_) => Error::NoSubscription,
-        Deed::Step(..) => Error::NotFound("hold"),
-    })?;
     if let Some(entry) = earlier.find(account, wish) {
         return replay(entry, wish);
     }
@@ -276,18 +344,8 @@ fn replay(entry: &Entry, wish: &Wish) -> Result<Done, Error> {
     let Some(hold) = entry.hold.clone() else {
         return Ok(Done::Consumed(Consumed::of(entry, true)));
     };
-    match &wish.deed {
-        Deed::Step(_, Step::Settle { total, .. }) if hold.settled < *total => {
-            let short = InsufficientTokens {
-                requested: total.minus(hold.settled).plus(entry.used),
-                available: entry.used,
-                held: Tokens::ZERO,
-                overdraft_left: Tokens::ZERO,
-            };
-            Err(Error::SettledShort { short, hold, is_replay: true })
-        }
-        Deed::Spend(_) | Deed::Open(_) | Deed::Step(..) => {
-            Ok(Done::Held(Held { hold, available: entry.available_after, is_replay: true }))
-        }
+    match hold.short {
+        Some(short) => Err(Error::SettledShort { short, hold, is_replay: true }),
+        None => Ok(Done::Held(Held { hold, available: entry.available_after, is_replay: true })),
     }
 }

@@ -2,18 +2,18 @@
 
 /// A small repeatable generator (the mixing function of `SplitMix64`).
 #[derive(Debug, Clone)]
-pub(super) struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 impl Dice {
     /// Dice of their own for one of many that share a seed.
-    pub(super) fn of(seed: u64, number: u64) -> Self {
+    pub(crate) fn of(seed: u64, number: u64) -> Self {
         let mut dice = Self(seed ^ number.wrapping_mul(0x9E37_79B9_7F4A_7C15));
         dice.below(2);
         dice
     }
 
     /// A number below `bound`.
-    pub(super) fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -22,12 +22,12 @@ impl Dice {
     }
 
     /// Whether something happens that happens so many times out of a hundred.
-    pub(super) fn percent(&mut self, chance: u64) -> bool {
+    pub(crate) fn percent(&mut self, chance: u64) -> bool {
         self.below(100) < chance
     }
 
     /// One of several, each as often as its weight says.
-    pub(super) fn pick<T: Copy>(&mut self, weighed: &[(u64, T)]) -> T {
+    pub(crate) fn pick<T: Copy>(&mut self, weighed: &[(u64, T)]) -> T {
         let mut at = self.below(weighed.iter().map(|(weight, _)| weight).sum());
         for (weight, one) in weighed {
             match at.checked_sub(*weight) {

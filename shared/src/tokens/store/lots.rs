@@ -8,11 +8,11 @@ use crate::ids::{CustomerId, GrantId, PaymentId};
 use crate::tokens::Tokens;
 use crate::tokens::ledger::{Account, GrantSource, Lot, Rollover, RolloverRule, Source, Taken};
 
-/// The lots of a payment of which nothing is left, which `lock` does not load.
+/// The lots of a source of which nothing is left, which `lock` does not load.
 pub(in crate::tokens) async fn used_up_lots(
     db: &mut PgConnection,
     customer_id: CustomerId,
-    payment_id: PaymentId,
+    (kind, source_id): (GrantSource, Uuid),
 ) -> sqlx::Result<Vec<Lot>> {
     let rows = sqlx::query_as!(
         LotRow,
@@ -23,12 +23,13 @@ pub(in crate::tokens) async fn used_up_lots(
                rollover as "rollover: RolloverRule", rollover_cap, created_at
         from grants
         where customer_id = $1
-          and source_kind = 'payment'
-          and source_id = $2
+          and source_kind = $2
+          and source_id = $3
           and is_used_up
         "#,
         customer_id as _,
-        payment_id as _,
+        kind as _,
+        source_id,
     )
     .fetch_all(db)
     .await?;

@@ -1,0 +1,96 @@
+//! Random deeds of many clients at once on a few accounts: the ledger answers and books exactly
+//! what a plain model does, deed by deed in the order of its entries.
+
+mod clients;
+mod deeds;
+mod judge;
+mod plain;
+
+use std::time::Instant;
+
+use harness::{TestApp, told};
+use shared::check;
+use shared::clock::wall_now;
+use shared::tokens::Depth;
+
+use crate::chaos::dice::Dice;
+use crate::purchase::futures;
+use clients::Sequence;
+
+/// Sequences of a run in CI; `TOLLGATE_MODEL_SEQUENCES=20000` makes it the full run.
+const SEQUENCES: u64 = 200;
+/// Few, so that clients meet on them.
+const ACCOUNTS: usize = 3;
+const CLIENTS: u64 = 8;
+/// The clock moves between them.
+const ROUNDS: u64 = 4;
+/// Deeds of one client in a round.
+const DEEDS: usize = 3;
+/// Said of money, which the model does not have: its lots are of payments that nobody made.
+const OF_MONEY: [&str; 3] = ["granted_is_paid", "taken_is_entitled", "frozen_is_disputed"];
+
+#[expect(clippy::print_stdout, reason = "the seed and the figures are for whoever looks")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_ledger_does_what_a_plain_model_does() {
+    let now = wall_now().timestamp_micros().unsigned_abs();
+    let seed = told("TOLLGATE_MODEL_SEED").unwrap_or(now % 1_000_000_007);
+    let first = told("TOLLGATE_MODEL_FIRST").unwrap_or(0);
+    let count = told("TOLLGATE_MODEL_SEQUENCES").unwrap_or(SEQUENCES);
+    println!("seed {seed}: repeat with TOLLGATE_MODEL_SEED={seed}");
+    let app = TestApp::start().await;
+    let began = Instant::now();
+    let mut deeds = 0;
+    for number in first..first + count {
+        match run(&app, seed, number).await {
+            Ok(done) => deeds += done,
+            Err(wrong) => panic!(
+                "seed {seed}, sequence {number} (TOLLGATE_MODEL_SEED={seed} \
+                 TOLLGATE_MODEL_FIRST={number} TOLLGATE_MODEL_SEQUENCES=1): {wrong}"
+            ),
+        }
+    }
+    let seconds = began.elapsed().as_millis().max(1);
+    println!(
+        "{count} sequences, {deeds} deeds in {seconds} ms: {} sequences a minute",
+        u128::from(count) * 60_000 / seconds
+    );
+}
+
+/// One sequence; how many deeds it was, or what is wrong.
+async fn run(app: &TestApp, seed: u64, number: u64) -> Result<usize, String> {
+    let mut dice = Dice::of(seed, number);
+    let sequence = Sequence::start(app, &mut dice, ACCOUNTS).await;
+    for _ in 0..ROUNDS {
+        let turns = (0..CLIENTS).map(|_| {
+            let own = Dice::of(dice.below(u64::MAX), 1);
+            sequence.take_turn(own, DEEDS)
+        });
+        futures(turns.collect::<Vec<_>>()).await;
+        sequence.move_clock(&mut dice);
+    }
+    futures((0..ACCOUNTS).map(|account| sequence.look_last(account))).await;
+    let records = std::mem::take(&mut *sequence.records.lock().unwrap());
+    for account in 0..ACCOUNTS {
+        judge::judge(&sequence, &records, account)
+            .await
+            .map_err(|wrong| format!("account {account}: {wrong}"))?;
+    }
+    for finding in check::run(&app.app.db, Depth::Full, app.clock.now()).await.unwrap() {
+        if finding.violations > 0 && !OF_MONEY.contains(&finding.name) {
+            return Err(format!("{finding:?}"));
+        }
+    }
+    forget(app).await;
+    Ok(records.len())
+}
+
+/// Makes room for the next sequence: `check` shall look at one alone.
+async fn forget(app: &TestApp) {
+    sqlx::raw_sql(
+        "truncate ledger_entries, holds, grants, ledger_heads, ledger_anchors, token_accounts,
+                  events",
+    )
+    .execute(&app.app.db)
+    .await
+    .unwrap();
+}
