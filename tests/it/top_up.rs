@@ -418,6 +418,54 @@ async fn a_paypal_account_is_charged_and_declines_like_a_card() {
 }
 
 #[tokio::test]
+async fn while_a_payment_is_on_its_way_no_other_one_is_made() {
+    let app = TestApp::start().await;
+    app.bought_with_paypal("42", 1).await;
+    put(&app, "42", &wish(100)).await;
+    let method = "select gateway_method_id from payment_methods";
+    let method: String = sqlx::query_scalar(method).fetch_one(&app.app.db).await.unwrap();
+    app.simulator.fund_paypal_token(&method, Funding::Pending).unwrap();
+    assert_eq!(spend(&app, "42", 950).await, 200);
+    app.run_jobs().await;
+    let pending = json!({ "payment_id": app.get("42", PATH).await["pending_payment_id"] });
+    assert_eq!(app.payment("42", &pending).await["status"], "pending");
+    assert_eq!(spend(&app, "42", 1).await, 200);
+    put(&app, "42", &wish(200)).await;
+    app.clock.advance(Duration::hours(2));
+    app.run_jobs().await;
+    assert_eq!((orders(&app).await, available(&app).await), (1, 49));
+
+    let events = app.simulator.events();
+    let capture = events.iter().rev().find(|event| event.kind == "PAYMENT.CAPTURE.PENDING");
+    app.simulator.settle_paypal(&capture.unwrap().object_id, true).unwrap();
+    app.tell().await;
+    app.clock.advance(Duration::minutes(2));
+    app.run_jobs().await;
+
+    assert_eq!((available(&app).await, packs(&app), orders(&app).await), (549, 1, 1));
+    assert_eq!(kinds(&app).await, ["top_up.completed"]);
+    app.assert_books_balance().await;
+}
+
+#[tokio::test]
+async fn a_customer_who_never_bought_anything_gets_his_first_pack_at_once() {
+    let app = TestApp::start().await;
+    let begun = app.post("42", "payment-methods/", &json!({ "payment_method": "stripe" })).await;
+    let begun: Value = begun.json().await.unwrap();
+    app.simulator.setup_stripe(text(&begun, "setup_id"), "pm_card_visa").unwrap();
+    app.tell().await;
+
+    assert_eq!(put(&app, "42", &wish(100)).await.0, 200);
+    app.run_jobs().await;
+
+    assert_eq!((available(&app).await, packs(&app)), (500, 1));
+    assert_eq!(spend(&app, "42", 450).await, 200);
+    app.run_jobs().await;
+    assert_eq!((available(&app).await, packs(&app)), (550, 2));
+    app.assert_books_balance().await;
+}
+
+#[tokio::test]
 async fn a_removed_method_switches_it_off() {
     let app = ground().await;
     let methods = app.get("42", "payment-methods/").await;

@@ -184,7 +184,9 @@ impl Ledger {
         };
         let (verdicts, jobs) =
             decide_and_save(&mut connection, &self.clock, wishes, locked).await?;
-        jobs.into_iter().for_each(|job| self.doorbell.ring(job));
+        for job in jobs {
+            self.doorbell.ring(job);
+        }
         self.connection = Some(connection);
         Ok(verdicts)
     }
