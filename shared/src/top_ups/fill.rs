@@ -95,6 +95,7 @@ async fn step(app: &App, customer_id: CustomerId) -> Result<Step, Error> {
         glance: None,
         link: setting::link(&app.config),
         now,
+        told: 0,
     };
     if let Some(step) = look.conclude(&mut tx).await? {
         tx.commit().await?;
@@ -124,6 +125,8 @@ struct Look {
     /// Where a customer finishes a payment that wants him.
     link: String,
     now: DateTime<Utc>,
+    /// How many events were recorded.
+    told: i64,
 }
 
 impl Look {
@@ -220,14 +223,17 @@ impl Look {
         self.tell(db, EventKind::TopUpDisabled, payment_id, facts).await
     }
 
+    /// Records an event, later than the one before: what is told at one instant has no order.
     async fn tell(
-        &self,
+        &mut self,
         db: &mut PgConnection,
         kind: EventKind,
         payment_id: Option<PaymentId>,
         facts: Value,
     ) -> Result<(), Error> {
-        let mut event = Event::of_system(self.customer_id, kind, self.now);
+        let at = self.now + Duration::microseconds(self.told);
+        self.told += 1;
+        let mut event = Event::of_system(self.customer_id, kind, at);
         event.subject_id = payment_id.map(PaymentId::uuid);
         event.after = facts;
         events::record(db, &[event]).await
