@@ -14,7 +14,7 @@ use crate::ApiState;
 use crate::body::{Bounds, read_whole};
 use crate::problem;
 use crate::routes::{
-    admin, holds, methods, operations, payments, plans, subscription, tokens, webhooks,
+    admin, holds, methods, operations, payments, plans, subscription, tokens, top_up, webhooks,
 };
 
 /// Largest body of a customer's request.
@@ -63,6 +63,10 @@ fn billing(time: Duration) -> Router<ApiState> {
         .merge(both("/tokens/holds/{id}/release", || post(holds::release)))
         .merge(both("/tokens/balance", || get(tokens::balance)))
         .merge(both("/tokens/usage", || get(tokens::usage)))
+        .merge(both("/tokens/auto-top-up", || {
+            get(top_up::show).put(top_up::set).delete(top_up::switch_off)
+        }))
+        .merge(both("/tokens/auto-top-up/confirm", || post(top_up::confirm)))
         .merge(both("/paypal/return", || get(payments::paypal_return)))
         .merge(both("/paypal/cancel", || get(payments::paypal_cancel)))
         .merge(both("/paypal/setup", || get(methods::paypal_setup)))

@@ -36,7 +36,7 @@ impl App {
         tokens::use_key(&config.ledger_key).map_err(|error| Errors(vec![error.to_string()]))?;
         let gateways = Gateways::from_config(&config)?;
         let doorbell = Doorbell::start(db.clone());
-        let writers = Writers::start(&db, &clock);
+        let writers = Writers::start(&db, &clock, &doorbell);
         let intake = Intake::start(&db);
         let config = Arc::new(config);
         Ok(Self { config, db, clock, gateways, doorbell, writers, intake })

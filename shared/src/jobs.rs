@@ -66,6 +66,16 @@ pub enum Job {
         /// Tells one ring from the next: the hour, as seconds since 1970.
         hour: i64,
     },
+    /// Buys the pack that an account below its line asks for.
+    TopUp {
+        /// Whose account.
+        customer_id: CustomerId,
+        /// Since when it is asked for, in microseconds since 1970; 0 where a row is looked at
+        /// again.
+        since: i64,
+        /// How often the row was looked at before.
+        look: i32,
+    },
     /// Reads a gateway's list of events, for those whose webhook was lost.
     FetchEvents {
         /// Whose list.
@@ -98,6 +108,9 @@ impl Job {
             Self::SendRefund { refund_id, attempt, .. } => format!("refund:{refund_id}:{attempt}"),
             Self::CheckPayment { payment_id, check, .. } => format!("check:{payment_id}:{check}"),
             Self::ReadMethod { method_id, hour, .. } => format!("method:{method_id}:{hour}"),
+            Self::TopUp { customer_id, since, look } => {
+                format!("top_up:{customer_id}:{since}:{look}")
+            }
             Self::FetchEvents { gateway, tick } => {
                 format!("tick:events:{}:{tick}", gateway.as_str())
             }
@@ -125,6 +138,7 @@ impl Job {
             | Self::SendRefund { .. }
             | Self::CheckPayment { .. }
             | Self::ReadMethod { .. }
+            | Self::TopUp { .. }
             | Self::FetchEvents { .. }
             | Self::AnchorLedger { .. }
             | Self::Sweep { .. } => MAX_ATTEMPTS,

@@ -1,7 +1,7 @@
 //! The business of Tollgate: plans, payments, subscriptions, tokens, webhooks.
 //!
 //! A folder per concept, a file per operation, one rules file (pure) and one store file (SQL) each.
-//! Dependencies point one way: webhooks > payments > subscriptions > tokens > the small modules.
+//! Dependencies point one way: webhooks > top-ups > payments > subscriptions > tokens > the small modules.
 
 pub mod access;
 pub mod app;
@@ -23,6 +23,7 @@ pub mod payments;
 pub mod plans;
 pub mod subscriptions;
 pub mod tokens;
+pub mod top_ups;
 pub mod webhooks;
 
 pub use app::App;

@@ -618,7 +618,7 @@ async fn a_charge_that_needs_the_customer_can_be_confirmed_by_him() {
 }
 
 /// A test method attached to the customer's record at the simulator.
-async fn attached(app: &TestApp, method: &str) -> String {
+pub(crate) async fn attached(app: &TestApp, method: &str) -> String {
     let record = "select gateway_customer_id from gateway_customers";
     let record: String = sqlx::query_scalar(record).fetch_one(&app.app.db).await.unwrap();
     let base = app.simulator.stripe_url().trim_end_matches('/').to_owned();

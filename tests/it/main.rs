@@ -25,5 +25,6 @@ mod stripe_gateway;
 mod take_back;
 mod tidy;
 mod tokens;
+mod top_up;
 mod vectors;
 mod webhooks;

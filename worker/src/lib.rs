@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 use futures_util::FutureExt;
 use shared::clock::wall_now;
 use shared::jobs::{self, Job, QUEUE};
-use shared::{App, Error, methods, payments, tokens, webhooks};
+use shared::{App, Error, methods, payments, tokens, top_ups, webhooks};
 use sqlx::PgPool;
 use uuid::Uuid;
 
@@ -55,6 +55,10 @@ pub async fn run(app: &App, job: Job) -> Result<(), Error> {
                 Err(error) => only_temporary(error),
             }
         }
+        Job::TopUp { customer_id, .. } => match top_ups::fill(app, customer_id).await {
+            Ok(()) => Ok(()),
+            Err(error) => only_temporary(error),
+        },
         Job::FetchEvents { gateway, .. } => webhooks::fetch_missed(app, gateway).await.map(drop),
         Job::AnchorLedger { .. } => tokens::anchor(app).await,
         Job::Sweep { .. } => {
@@ -101,6 +105,7 @@ async fn give_up(app: &App, job: &Job, why: &str) -> Result<(), Error> {
         Job::SendRefund { .. }
         | Job::CheckPayment { .. }
         | Job::ReadMethod { .. }
+        | Job::TopUp { .. }
         | Job::AnchorLedger { .. }
         | Job::FetchEvents { .. } => {
             tracing::error!(job = job.key(), why, "job given up; the sweep rings again");
@@ -128,6 +133,7 @@ async fn end(app: &App, job: &Job, why: &str, is_outage: bool) -> Result<(), Box
         | Job::SendRefund { .. }
         | Job::CheckPayment { .. }
         | Job::ReadMethod { .. }
+        | Job::TopUp { .. }
         | Job::AnchorLedger { .. }
         | Job::FetchEvents { .. }
         | Job::Sweep { .. } => give_up(app, job, why).await,

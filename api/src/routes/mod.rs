@@ -8,6 +8,7 @@ pub(crate) mod payments;
 pub(crate) mod plans;
 pub(crate) mod subscription;
 pub(crate) mod tokens;
+pub(crate) mod top_up;
 pub(crate) mod webhooks;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};

@@ -26,16 +26,25 @@ pub enum EventKind {
     TokensGranted,
     /// A hold was not settled in time.
     HoldExpired,
+    /// A pack was bought by itself.
+    TopUpCompleted,
+    /// The payment of a pack that was to be bought by itself failed.
+    TopUpFailed,
+    /// Auto top-up was switched off, though not by its customer.
+    TopUpDisabled,
 }
 
 impl EventKind {
     /// All kinds, for lists and filters.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 8] = [
         Self::TokensLow,
         Self::TokensExhausted,
         Self::TokensExpired,
         Self::TokensGranted,
         Self::HoldExpired,
+        Self::TopUpCompleted,
+        Self::TopUpFailed,
+        Self::TopUpDisabled,
     ];
 
     /// The word in the database and on the wire; it never changes.
@@ -46,6 +55,9 @@ impl EventKind {
             Self::TokensExpired => "tokens.expired",
             Self::TokensGranted => "tokens.granted",
             Self::HoldExpired => "hold.expired",
+            Self::TopUpCompleted => "top_up.completed",
+            Self::TopUpFailed => "top_up.failed",
+            Self::TopUpDisabled => "top_up.disabled",
         }
     }
 
@@ -56,7 +68,10 @@ impl EventKind {
             | Self::TokensExhausted
             | Self::TokensExpired
             | Self::TokensGranted
-            | Self::HoldExpired => true,
+            | Self::HoldExpired
+            | Self::TopUpCompleted
+            | Self::TopUpFailed
+            | Self::TopUpDisabled => true,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! SQL of payments and what gateways told of them.
 
 pub(super) mod disputes;
+pub(super) mod glance;
 pub(super) mod refunds;
 
 use chrono::{DateTime, Utc};

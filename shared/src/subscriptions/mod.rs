@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 
 pub use book::{Bought, book, mark_past_due};
 pub use paid::{end_paid, prolong, restore_paid, unused_time};
-pub use view::{View, current, is_live, view_in};
+pub use view::{View, current, is_live, running_period, view_in};
 
 use crate::ids::SubscriptionId;
 

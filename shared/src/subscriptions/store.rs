@@ -527,3 +527,28 @@ pub(super) async fn is_all_of(
     .fetch_one(db)
     .await
 }
+
+/// The paid period that runs at `now`.
+pub(super) async fn running_period(
+    db: &mut PgConnection,
+    customer_id: CustomerId,
+    now: DateTime<Utc>,
+) -> sqlx::Result<Option<(DateTime<Utc>, DateTime<Utc>)>> {
+    let row = sqlx::query!(
+        r#"
+        select starts_at, ends_at
+        from periods
+        where customer_id = $1
+          and voided_at is null
+          and starts_at <= $2
+          and ends_at > $2
+        order by starts_at desc
+        limit 1
+        "#,
+        customer_id as _,
+        now,
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(row.map(|row| (row.starts_at, row.ends_at)))
+}

@@ -83,3 +83,12 @@ pub async fn view_in(
     view.is_active = is_live(view.status, view.ends_at, now);
     Ok(view)
 }
+
+/// The paid period that runs at `now`, from when until when; a pack has none.
+pub async fn running_period(
+    db: &mut PgConnection,
+    customer_id: CustomerId,
+    now: DateTime<Utc>,
+) -> Result<Option<(DateTime<Utc>, DateTime<Utc>)>, Error> {
+    Ok(store::running_period(db, customer_id, now).await?)
+}

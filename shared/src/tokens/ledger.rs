@@ -678,10 +678,7 @@ impl Account {
         lot.expect("an allocation names lots of this account")
     }
 
-    /// Notes that few or no tokens are left, and asks for a top-up, when a line was crossed.
-    ///
-    /// However many spends go on below the line, a top-up is asked for once, until the account
-    /// was above it again.
+    /// Notes that few or no tokens are left, when a line was crossed.
     pub(super) fn note_crossings(&mut self, before: Tokens, now: DateTime<Utc>) {
         let left = self.available(now);
         let crossed = if before > Tokens::ZERO && left == Tokens::ZERO {
@@ -694,10 +691,16 @@ impl Account {
         if let Some(kind) = crossed {
             self.note(kind, self.customer_id.uuid(), json!({ "tokens_available": left }), now);
         }
-        match self.top_up_at {
-            Some(line) if left <= line => _ = self.top_up_since.get_or_insert(now),
-            Some(_) | None => self.top_up_since = None,
-        }
+    }
+
+    /// Since when a top-up is asked for, as the account stands when it is saved.
+    ///
+    /// However many spends go on below the line, it is asked for once, until the account was above
+    /// it again. Where nothing may be spent, no tokens are missed.
+    pub(super) fn asks_since(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let line = self.top_up_at?;
+        let left: Tokens = self.spendable(now).ok()?.map(Lot::unheld).sum();
+        (left <= line).then(|| self.top_up_since.unwrap_or(now))
     }
 
     /// Notes what happened; it is recorded when the account is saved.

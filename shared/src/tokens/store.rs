@@ -152,6 +152,29 @@ pub(super) async fn set_end(
     Ok(())
 }
 
+/// Writes the line of auto top-up, and since when it is reached.
+pub(super) async fn set_top_up(
+    db: &mut PgConnection,
+    customer_id: CustomerId,
+    (line, since): (Option<Tokens>, Option<DateTime<Utc>>),
+    now: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        r#"
+        update token_accounts
+        set top_up_at = $2, top_up_since = $3, updated_at = $4
+        where customer_id = $1
+        "#,
+        customer_id as _,
+        line.map(Tokens::to_db),
+        since,
+        now,
+    )
+    .execute(db)
+    .await
+    .map(drop)
+}
+
 /// The newest spends of a customer.
 pub(super) async fn usage(
     db: &PgPool,

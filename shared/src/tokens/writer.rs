@@ -21,6 +21,7 @@ use crate::clock::Clock;
 use crate::coalesce::{self, Coalescer, Committer, Settings};
 use crate::error::Error;
 use crate::ids::{CustomerId, HoldId};
+use crate::jobs::{Doorbell, Job};
 
 /// Writers of a process. Each keeps one connection, and one more for accounts that must be waited
 /// for.
@@ -81,8 +82,13 @@ impl Pending {
 
 impl Writers {
     /// Starts the writers.
-    pub fn start(db: &PgPool, clock: &Clock) -> Self {
-        let ledger = || Ledger { db: db.clone(), clock: clock.clone(), connection: None };
+    pub fn start(db: &PgPool, clock: &Clock, doorbell: &Doorbell) -> Self {
+        let ledger = || Ledger {
+            db: db.clone(),
+            clock: clock.clone(),
+            doorbell: doorbell.clone(),
+            connection: None,
+        };
         let start = |_| {
             let patient = Coalescer::start([PatientWriter(ledger())], SETTINGS);
             Coalescer::start([Writer { ledger: ledger(), patient }], SETTINGS)
@@ -126,11 +132,10 @@ impl Committer for Writer {
 
     async fn commit(&mut self, wishes: &[Wish]) -> Result<Vec<Verdict>, Error> {
         let mut connection = self.ledger.connect().await?;
-        let (verdicts, passed_over) =
-            decide_and_write(&mut connection, &self.ledger.clock, wishes).await?;
-        self.ledger.connection = Some(connection);
-        let verdicts = wishes.iter().zip(verdicts).map(|(wish, verdict)| {
-            if passed_over.contains(&wish.customer_id) {
+        let batch = decide_and_write(&mut connection, &self.ledger.clock, wishes).await?;
+        self.ledger.done(connection, batch.jobs);
+        let verdicts = wishes.iter().zip(batch.verdicts).map(|(wish, verdict)| {
+            if batch.passed_over.contains(&wish.customer_id) {
                 Verdict::Deferred(self.patient.enqueue(wish.clone()))
             } else {
                 Verdict::Decided(verdict)
@@ -148,9 +153,9 @@ impl Committer for PatientWriter {
     /// it looks for the request's own entry first, under the lock of its account.
     async fn commit(&mut self, wishes: &[Wish]) -> Result<Vec<Self::Verdict>, Error> {
         let mut connection = self.0.connect().await?;
-        let verdicts = lock_decide_and_save(&mut connection, &self.0.clock, wishes).await?;
-        self.0.connection = Some(connection);
-        Ok(verdicts)
+        let batch = lock_decide_and_save(&mut connection, &self.0.clock, wishes).await?;
+        self.0.done(connection, batch.jobs);
+        Ok(batch.verdicts)
     }
 }
 
@@ -158,11 +163,20 @@ impl Committer for PatientWriter {
 struct Ledger {
     db: PgPool,
     clock: Clock,
+    doorbell: Doorbell,
     connection: Option<PoolConnection<Postgres>>,
 }
 
 impl Ledger {
-    /// The kept connection; put it back once it has proven good.
+    /// Keeps a connection that has proven good, and rings.
+    fn done(&mut self, connection: PoolConnection<Postgres>, jobs: Vec<Job>) {
+        self.connection = Some(connection);
+        for job in jobs {
+            self.doorbell.ring(job);
+        }
+    }
+
+    /// The kept connection; give it back by [`Self::done`].
     async fn connect(&mut self) -> Result<PoolConnection<Postgres>, Error> {
         match self.connection.take() {
             Some(connection) => Ok(connection),
@@ -171,13 +185,21 @@ impl Ledger {
     }
 }
 
-/// Decides by what is committed now, and writes it where that still holds. Returns the verdicts,
-/// and the accounts of which nothing was written.
+/// What became of requests that were decided together.
+struct Batch {
+    verdicts: Vec<Result<Done, Error>>,
+    /// Accounts of which nothing was written: their verdicts do not hold.
+    passed_over: HashSet<CustomerId>,
+    /// To be rung for.
+    jobs: Vec<Job>,
+}
+
+/// Decides by what is committed now, and writes it where that still holds.
 async fn decide_and_write(
     db: &mut PgConnection,
     clock: &Clock,
     wishes: &[Wish],
-) -> Result<(Vec<Result<Done, Error>>, HashSet<CustomerId>), Error> {
+) -> Result<Batch, Error> {
     let mut accounts = batch::load(db, &customers(wishes)).await?;
     let earlier = Earlier::load(db, wishes).await?;
     let now = clock.now();
@@ -186,7 +208,7 @@ async fn decide_and_write(
     let mut passed_over: HashSet<CustomerId> =
         changed.iter().map(|account| account.customer_id).collect();
     if changed.is_empty() {
-        return Ok((verdicts, passed_over));
+        return Ok(Batch { verdicts, passed_over, jobs: Vec::new() });
     }
     let written = if changed.iter().any(|account| batch::has_rest(account)) {
         let mut tx = db.begin().await?;
@@ -200,14 +222,16 @@ async fn decide_and_write(
         batch::write(db, &changed, now).await?
     };
     passed_over.retain(|customer_id| !written.contains(customer_id));
-    Ok((verdicts, passed_over))
+    let is_written = |account: &&Account| written.contains(&account.customer_id);
+    let jobs = accounts.values().filter(is_written).filter_map(|it| top_up(it, now)).collect();
+    Ok(Batch { verdicts, passed_over, jobs })
 }
 
 async fn lock_decide_and_save(
     connection: &mut PgConnection,
     clock: &Clock,
     wishes: &[Wish],
-) -> Result<Vec<Result<Done, Error>>, Error> {
+) -> Result<Batch, Error> {
     let mut tx = connection.begin().await?;
     let mut accounts = batch::lock(&mut tx, &customers(wishes)).await?;
     let earlier = Earlier::load(&mut tx, wishes).await?;
@@ -220,7 +244,15 @@ async fn lock_decide_and_save(
         batch::save(&mut tx, &changed, now).await?;
         tx.commit().await?;
     }
-    Ok(verdicts)
+    let jobs = changed.iter().filter_map(|account| top_up(account, now)).collect();
+    Ok(Batch { verdicts, passed_over: HashSet::new(), jobs })
+}
+
+/// The job for an account whose line was reached by what was just saved.
+fn top_up(account: &Account, now: DateTime<Utc>) -> Option<Job> {
+    let since = account.asks_since(now).filter(|_| account.top_up_since.is_none())?;
+    let customer_id = account.customer_id;
+    Some(Job::TopUp { customer_id, since: since.timestamp_micros(), look: 0 })
 }
 
 /// Whose tokens are asked for, each once, in ascending order.

@@ -9,6 +9,7 @@ use crate::ids::WebhookEventId;
 use crate::jobs::{self, Job};
 use crate::methods;
 use crate::payments;
+use crate::top_ups;
 
 /// An event younger than this has its doorbell on the way.
 const QUIET: Duration = Duration::seconds(2);
@@ -31,6 +32,7 @@ pub async fn ring_lost(app: &App) -> Result<(), Error> {
     let mut lost = due(app, now).await?;
     lost.extend(payments::due(app, now).await?);
     lost.extend(methods::to_read(app, now).await?);
+    lost.extend(top_ups::due(app, now).await?);
     if lost.is_empty() {
         return Ok(());
     }

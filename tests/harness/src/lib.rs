@@ -24,7 +24,7 @@ use shared::jobs::{Job, QUEUE};
 use shared::money::Currency;
 use shared::plans::{self, NewPlan};
 use shared::tokens::{Depth, Tokens};
-use shared::{App, Clock, check, methods, payments, webhooks};
+use shared::{App, Clock, check, methods, payments, top_ups, webhooks};
 use simulator::{Settings as SimulatorSettings, Simulator};
 use tokio::net::TcpListener;
 
@@ -335,6 +335,7 @@ impl TestApp {
             let mut jobs = webhooks::due(&self.app, soon).await.unwrap();
             jobs.extend(payments::due(&self.app, soon).await.unwrap());
             jobs.extend(methods::to_read(&self.app, soon).await.unwrap());
+            jobs.extend(top_ups::due(&self.app, soon).await.unwrap());
             jobs.extend(self.queued().await);
             if jobs.is_empty() {
                 return;

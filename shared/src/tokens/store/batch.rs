@@ -158,8 +158,8 @@ pub(in crate::tokens) async fn write(
 ) -> Result<HashSet<CustomerId>, Error> {
     let (entry, heads) = entries::sealed(accounts);
     let lot = LotColumns::of(accounts);
-    let written =
-        write_columns(db, (&AccountColumns::of(accounts, heads), &entry, &lot), now).await?;
+    let account = AccountColumns::of(accounts, heads, now);
+    let written = write_columns(db, (&account, &entry, &lot), now).await?;
     for (customer_id, lots) in &written {
         let expected = lot.customer_ids.iter().filter(|id| **id == customer_id.uuid()).count();
         assert_eq!(*lots, expected, "a loaded lot is there");
@@ -262,7 +262,7 @@ struct AccountColumns {
 
 impl AccountColumns {
     /// `heads`: the digests with which the accounts' chains now end.
-    fn of(accounts: &[&Account], heads: Vec<Vec<u8>>) -> Self {
+    fn of(accounts: &[&Account], heads: Vec<Vec<u8>>, now: DateTime<Utc>) -> Self {
         let number = |of: fn(&Account) -> Tokens| -> Vec<i64> {
             accounts.iter().map(|account| of(account).to_db()).collect()
         };
@@ -277,7 +277,7 @@ impl AccountColumns {
             seqs: accounts.iter().map(|account| account.last_seq).collect(),
             heads,
             due: accounts.iter().map(|account| account.next_due_at()).collect(),
-            asked: accounts.iter().map(|account| account.top_up_since).collect(),
+            asked: accounts.iter().map(|account| account.asks_since(now)).collect(),
         }
     }
 }
