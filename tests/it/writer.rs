@@ -160,7 +160,7 @@ async fn carry(
                 let is_commit = asked.windows(7).any(|word| word == b"COMMIT\0");
                 if is_commit && lost.load(Ordering::SeqCst) < losses {
                     // It is committed once Postgres answers; the answer is kept.
-                    theirs.read(&mut answer).await?;
+                    theirs.read_u8().await?;
                     lost.fetch_add(1, Ordering::SeqCst);
                     return Ok(());
                 }

@@ -47,14 +47,20 @@ pub(super) struct Share {
     pub(super) tokens: u64,
 }
 
+/// How a hold goes on.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Step {
+    Extend { tokens: u64, seconds: Option<i64>, reported: Option<u64> },
+    Settle { total: u64, is_final: bool },
+    Release,
+}
+
 /// One thing that is done, or looked at.
 #[derive(Debug, Clone)]
 pub(super) enum Deed {
     Consume { tokens: u64 },
     Open { id: Uuid, tokens: u64, seconds: i64, settles_reported: bool },
-    Extend { hold: Uuid, tokens: u64, seconds: Option<i64>, reported: Option<u64> },
-    Settle { hold: Uuid, total: u64, is_final: bool },
-    Release { hold: Uuid },
+    Step { hold: Uuid, step: Step },
     Look,
     Grant(Given),
     Adapt(Facts),
@@ -212,16 +218,16 @@ fn open(dice: &mut Dice) -> Deed {
 fn step(dice: &mut Dice, known: &Known, what: char) -> Option<Deed> {
     let recent = known.holds.len().saturating_sub(4);
     let hold = *one(dice, &known.holds[recent..])?;
-    Some(match what {
-        'e' => Deed::Extend {
-            hold,
+    let step = match what {
+        'e' => Step::Extend {
             tokens: if dice.percent(50) { 1 + dice.below(20) } else { 0 },
             seconds: dice.percent(50).then(|| seconds(dice)),
             reported: dice.percent(70).then(|| dice.below(90)),
         },
-        's' => Deed::Settle { hold, total: dice.below(80), is_final: dice.percent(30) },
-        _ => Deed::Release { hold },
-    })
+        's' => Step::Settle { total: dice.below(80), is_final: dice.percent(30) },
+        _ => Step::Release,
+    };
+    Some(Deed::Step { hold, step })
 }
 
 /// One of the lots that were paid for.
