@@ -121,7 +121,7 @@ pub(super) fn period(dice: &mut Dice, known: &mut Known, now: Time) -> Vec<Given
         _ => unreachable!("below four"),
     };
     let parts = if dice.percent(25) { 3 } else { 1 };
-    let tokens = 1 + dice.below(100);
+    let tokens = 1 + dice.below(200);
     let part = |part: i32| Given {
         source,
         is_payment: true,
@@ -149,7 +149,7 @@ pub(super) fn extra(dice: &mut Dice, now: Time) -> Given {
         source: Uuid::now_v7(),
         is_payment,
         part: 0,
-        tokens: 1 + dice.below(80),
+        tokens: 1 + dice.below(150),
         priority: if dice.percent(80) { 20 } else { 10 },
         opens_at: now + ahead,
         ends_at: lasts.map(|lasts| now + ahead + lasts),
@@ -175,7 +175,7 @@ pub(super) fn next(dice: &mut Dice, known: &mut Known, now: Time) -> Vec<Deed> {
         (3, 'f'),
         (3, 'z'),
         (3, 'h'),
-        (3, 'k'),
+        (5, 'k'),
         (2, 'y'),
         (1, 'g'),
     ]);
