@@ -18,7 +18,7 @@ use shared::config::Config;
 use shared::db::{self, PoolSettings};
 use shared::money::Currency;
 use shared::plans::{self, NewPlan};
-use shared::tokens::Tokens;
+use shared::tokens::{self, Tokens};
 use shared::{App, Clock};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -52,8 +52,12 @@ const CUSTOMERS: [&str; 2] = ["42", "43"];
 pub(crate) async fn run(options: &Options) -> Done {
     shared::app::init_logs_quietly();
     let slot = data_folder(options)?;
-    let settings =
-        PostgresSettings { dir: slot.path.join("postgres"), durable: true, max_connections: 100 };
+    let settings = PostgresSettings {
+        dir: slot.path.join("postgres"),
+        durable: true,
+        max_connections: 100,
+        shared_buffers_mb: 64,
+    };
     let database = Postgres::start(&settings).await?;
     make_database(&database).await?;
     let listener = listen(options.port).await?;
@@ -218,6 +222,8 @@ fn config(
 async fn prepare(config: Config) -> Result<App, Box<dyn std::error::Error>> {
     let pool = db::connect(&config.database_url, PoolSettings::WORKER)?;
     db::migrate(&pool, &config, wall_now()).await?;
+    tokens::use_key(&config.ledger_key)?;
+    tokens::seal_old(&pool, wall_now()).await?;
     let app = App::new(config, pool, Clock::system())?;
     for plan in demo_plans() {
         plans::create(&app, &plan).await?;

@@ -1,6 +1,8 @@
 //! `tollgate`: the operator's command, and the newcomer's. Without a verb it is `tollgate dev`.
 
 mod api_key;
+#[cfg(feature = "dev")]
+mod bench;
 mod check;
 #[cfg(feature = "dev")]
 mod dev;
@@ -40,6 +42,9 @@ enum Verb {
     /// Makes and revokes keys of services.
     #[command(subcommand)]
     ApiKey(api_key::Verb),
+    /// Measures spending, webhook intake and granting beside pgbench, on a Postgres of its own.
+    #[cfg(feature = "dev")]
+    Bench(Box<bench::Options>),
     /// Prints a customer's token for development, signed with `JWT_HS256_SECRET`.
     #[cfg(feature = "dev")]
     Token(token::Options),
@@ -61,6 +66,8 @@ async fn main() -> ExitCode {
         Some(Verb::Check(options)) => check::run(&options).await,
         Some(Verb::Reconcile(options)) => reconcile::run(&options).await,
         Some(Verb::ApiKey(verb)) => api_key::run(&verb).await,
+        #[cfg(feature = "dev")]
+        Some(Verb::Bench(options)) => bench::run(&options).await,
         #[cfg(feature = "dev")]
         Some(Verb::Token(options)) => token::run(&options),
     };

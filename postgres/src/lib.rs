@@ -8,7 +8,7 @@
 //! ```no_run
 //! # async fn example() -> Result<(), postgres::Error> {
 //! let dir = postgres::reachable_dir(".tollgate/postgres".as_ref());
-//! let settings = postgres::Settings { dir, durable: true, max_connections: 100 };
+//! let settings = postgres::Settings { dir, durable: true, max_connections: 100, shared_buffers_mb: 64 };
 //! let server = postgres::Postgres::start(&settings).await?;
 //! let url = server.url("postgres");
 //! # Ok(())

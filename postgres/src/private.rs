@@ -29,6 +29,8 @@ pub struct Settings {
     pub durable: bool,
     /// How many connections the server takes.
     pub max_connections: u16,
+    /// Memory of its own in megabytes; 64 do for development and tests.
+    pub shared_buffers_mb: u32,
 }
 
 /// A running private Postgres.

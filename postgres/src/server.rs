@@ -130,7 +130,7 @@ impl Server<'_> {
             // None: a socket's path may have 107 bytes, which a folder of tests easily exceeds.
             ("unix_socket_directories", String::new()),
             ("max_connections", self.settings.max_connections.to_string()),
-            ("shared_buffers", "64MB".to_owned()),
+            ("shared_buffers", format!("{}MB", self.settings.shared_buffers_mb)),
             ("timezone", "UTC".to_owned()),
             ("log_timezone", "UTC".to_owned()),
         ];

@@ -219,7 +219,7 @@ impl Drop for UserProcess {
 }
 
 fn settings(dir: &Path) -> Settings {
-    Settings { dir: dir.to_path_buf(), durable: false, max_connections: 10 }
+    Settings { dir: dir.to_path_buf(), durable: false, max_connections: 10, shared_buffers_mb: 64 }
 }
 
 async fn start(dir: &Path) -> Postgres {

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use sqlx::PgPool;
 
 use crate::clock::Clock;
-use crate::config::Config;
-use crate::config::Errors;
+use crate::config::{Config, Errors};
 use crate::gateways::Gateways;
 use crate::jobs::Doorbell;
 use crate::tokens::{self, Writers};
+use crate::webhooks::Intake;
 
 /// Handle to the application; clones share everything.
 #[derive(Clone)]
@@ -25,18 +25,21 @@ pub struct App {
     /// Rings for jobs after their rows were committed.
     pub doorbell: Doorbell,
     /// Commits spends together.
-    pub writers: Writers,
+    pub(crate) writers: Writers,
+    /// Stores webhook events, many in one transaction.
+    pub(crate) intake: Intake,
 }
 
 impl App {
-    /// Puts the application together; starts the tasks that ring the doorbell and
-    /// write the ledger.
+    /// Puts the application together; starts the tasks that ring and write.
     pub fn new(config: Config, db: PgPool, clock: Clock) -> Result<Self, Errors> {
         tokens::use_key(&config.ledger_key).map_err(|error| Errors(vec![error.to_string()]))?;
         let gateways = Gateways::from_config(&config)?;
         let doorbell = Doorbell::start(db.clone());
         let writers = Writers::start(&db, &clock);
-        Ok(Self { config: Arc::new(config), db, clock, gateways, doorbell, writers })
+        let intake = Intake::start(&db);
+        let config = Arc::new(config);
+        Ok(Self { config, db, clock, gateways, doorbell, writers, intake })
     }
 }
 

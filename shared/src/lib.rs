@@ -8,6 +8,7 @@ pub mod app;
 pub mod audit;
 pub mod check;
 pub mod clock;
+pub mod coalesce;
 pub mod config;
 pub mod customers;
 pub mod db;

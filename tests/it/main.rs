@@ -3,6 +3,7 @@
 
 mod access;
 mod afterlife;
+mod bench;
 mod chaos;
 mod corrections;
 mod crash;

@@ -2,6 +2,7 @@
 
 use harness::{TestApp, token};
 use serde_json::{Value, json};
+use shared::tokens::{self, Depth};
 
 use crate::purchase::futures;
 
@@ -98,4 +99,59 @@ async fn a_wrong_spend_is_a_clear_400_and_changes_nothing() {
         assert_eq!(problem["code"], "invalid_request", "{body}");
     }
     assert_eq!(app.scalar("select balance from token_accounts").await, 100);
+}
+
+#[tokio::test]
+async fn an_account_that_another_transaction_holds_keeps_nobody_else_waiting() {
+    let app = TestApp::start().await;
+    for user in ["42", "43", "44", "45", "46"] {
+        app.bought(user, 1).await;
+    }
+    let mut tx = app.app.db.begin().await.unwrap();
+    sqlx::query("select from token_accounts where customer_id = $1 for update")
+        .bind(shared::ids::CustomerId::of("42"))
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    let body = json!({ "tokens": 1, "idempotency_key": "while-locked" });
+
+    let (waits, others) = tokio::join!(app.post("42", "tokens/consume/", &body), async {
+        // Enough rounds that the locked account's request is in every writer's way.
+        for round in 0..10 {
+            for user in ["43", "44", "45", "46"] {
+                let body = json!({ "tokens": 1, "idempotency_key": round.to_string() });
+                assert_eq!(app.post(user, "tokens/consume/", &body).await.status(), 200);
+            }
+        }
+        tx.rollback().await.unwrap();
+    });
+
+    let () = others;
+    assert_eq!(waits.status(), 200, "it is served when the lock is gone");
+    assert_eq!(app.scalar("select sum(used)::bigint from token_accounts").await, 41);
+    app.assert_books_balance().await;
+}
+
+#[tokio::test]
+async fn entries_of_before_the_chain_are_put_under_it_once() {
+    let app = TestApp::start().await;
+    with_balance(&app, 100).await;
+    let run = |sql: &'static str| sqlx::raw_sql(sql).execute(&app.app.db);
+    run("update ledger_entries set digest = '', content_digest = '';
+         update token_accounts set last_digest = ''")
+    .await
+    .unwrap();
+
+    let sealed = tokens::seal_old(&app.app.db, app.clock.now()).await.unwrap();
+
+    assert_eq!(sealed, 2, "the grant and the spend");
+    app.assert_books_balance().await;
+    run("update ledger_entries set digest = '' where kind = 'consumed';
+         update token_accounts set last_digest = ''")
+    .await
+    .unwrap();
+    let again = tokens::seal_old(&app.app.db, app.clock.now()).await.unwrap();
+    assert_eq!(again, 0, "what lost its digest later was tampered with");
+    let broken = tokens::verify(&app.app.db, Depth::Full).await.unwrap();
+    assert_eq!(broken.len(), 1, "the entry; the account ends as it does: {broken:?}");
 }

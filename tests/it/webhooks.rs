@@ -248,3 +248,73 @@ async fn what_is_of_no_use_is_stored_as_ignored() {
     app.run_jobs().await;
     assert_eq!(status_of(&app).await, "ignored");
 }
+
+/// The event under another id.
+fn named(event: &[u8], id: &str) -> Vec<u8> {
+    let mut event: Value = serde_json::from_slice(event).unwrap();
+    event["id"] = json!(id);
+    event.to_string().into_bytes()
+}
+
+#[tokio::test]
+async fn events_at_once_are_stored_together_and_each_once() {
+    let app = TestApp::start().await;
+    let (_, event) = paid(&app).await;
+    let distinct: Vec<Vec<u8>> =
+        (0..200).map(|index| named(&event, &format!("evt_{index}"))).collect();
+
+    let twice = distinct.iter().chain(&distinct);
+    let answers = futures(twice.map(|event| app.deliver_stripe(event))).await;
+    let again = app.deliver_stripe(&distinct[0]).await;
+
+    assert!(answers.iter().all(|answer| answer.status() == 200));
+    assert_eq!(again.status(), 200);
+    assert_eq!(app.scalar("select count(*) from webhook_events").await, 200);
+    let bodies = "select count(distinct payload) from webhook_events";
+    assert_eq!(app.scalar(bodies).await, 200);
+    let transactions = "select count(distinct xmin::text) from webhook_events";
+    assert!(app.scalar(transactions).await < 200, "every event had a transaction of its own");
+    app.run_jobs().await;
+    assert_eq!(app.scalar("select count(*) from grants").await, 1);
+}
+
+#[tokio::test]
+async fn an_event_that_cannot_be_stored_fails_alone() {
+    let app = TestApp::start().await;
+    let (_, event) = paid(&app).await;
+    let refuse = "create function refuse() returns trigger language plpgsql as
+                  $$ begin raise exception 'refused'; end $$";
+    sqlx::query(refuse).execute(&app.app.db).await.unwrap();
+    let trigger = "create trigger refuse before insert on webhook_events for each row
+                   when (new.gateway_event_id = 'evt_bad') execute function refuse()";
+    sqlx::query(trigger).execute(&app.app.db).await.unwrap();
+    let mut events: Vec<Vec<u8>> =
+        (0..50).map(|index| named(&event, &format!("evt_{index}"))).collect();
+    events.insert(25, named(&event, "evt_bad"));
+
+    let answers = futures(events.iter().map(|event| app.deliver_stripe(event))).await;
+
+    let failed: Vec<usize> = (0..51).filter(|index| answers[*index].status() != 200).collect();
+    assert_eq!(failed, [25]);
+    assert_eq!(answers[25].status(), 503);
+    assert_eq!(answers[25].headers()["retry-after"], "1");
+    assert_eq!(app.scalar("select count(*) from webhook_events").await, 50);
+}
+
+#[tokio::test]
+async fn events_are_stored_while_spending_has_every_connection() {
+    let app = TestApp::start().await;
+    let (_, event) = paid(&app).await;
+    let mut taken = Vec::new();
+    for _ in 0..app.app.db.options().get_max_connections() {
+        taken.push(app.app.db.acquire().await.unwrap());
+    }
+
+    let first = app.deliver_stripe(&event).await;
+    let repeat = app.deliver_stripe(&event).await;
+
+    assert_eq!(first.status(), 200);
+    assert_eq!(repeat.status(), 200);
+    drop(taken);
+    assert_eq!(app.scalar("select count(*) from webhook_events").await, 1);
+}

@@ -112,7 +112,7 @@ async fn give_up(app: &App, job: &Job, why: &str) -> Result<(), Error> {
 
 /// Whether nobody is to blame but a gateway or a database that does not answer.
 fn is_outage(error: &Error) -> bool {
-    matches!(error, Error::Database(_))
+    matches!(error, Error::Database(_) | Error::Overloaded)
         || matches!(error, Error::Gateway(gateway) if gateway.is_temporary())
 }
 

@@ -51,6 +51,15 @@ pub(super) fn key() -> &'static LedgerKey {
     &KEY.get().expect("App::new names the ledger's key").0
 }
 
+/// An entry's digests under this process's key: of its content, and of its link in the chain, which
+/// follows the link `previous` (empty: it is the first).
+///
+/// For who writes entries in bulk; all others get theirs when they are saved.
+pub fn link(previous: &[u8], customer_id: CustomerId, entry: &Entry) -> ([u8; 32], [u8; 32]) {
+    let content = content_digest(&entry.description, &entry.metadata);
+    (content, key().digest(previous, customer_id, entry, &content))
+}
+
 impl LedgerKey {
     fn new(bytes: &[u8]) -> Self {
         Self(Hmac::new_from_slice(bytes).expect("HMAC takes keys of any length"))

@@ -11,6 +11,7 @@ mod hold;
 mod ledger;
 mod reschedule;
 mod reserve;
+mod seal;
 mod store;
 mod sweep;
 mod take_back;
@@ -22,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 pub use adapt::adapt;
 pub use anchor::anchor;
-pub use chain::{OtherKey, use_key};
+pub use chain::{OtherKey, link, use_key};
 pub use consume::{Consume, Consumed, consume, consume_all};
 pub use correct::{
     Corrected, Correction, forgive_debt, release_for_change, remove, reserve_for_change, reset,
@@ -37,6 +38,7 @@ pub use ledger::{
 };
 pub use reschedule::{has_lasting, reschedule, unused_of};
 pub use reserve::{HoldRule, HoldState, HoldStatus, MAX_HOLD};
+pub use seal::seal_old;
 pub use sweep::book_due;
 pub use take_back::{Adapted, Entitlement};
 pub use usage::{Balance, OpenHoldOf, Usage, balance, list_usage};

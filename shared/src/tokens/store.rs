@@ -5,6 +5,7 @@ pub(super) mod batch;
 pub(super) mod entries;
 pub(super) mod holds;
 pub(super) mod lots;
+pub(super) mod seal;
 
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgPool};

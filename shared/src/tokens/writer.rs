@@ -5,14 +5,11 @@
 //! never fails its neighbours. All requests of one account go to the same writer, in their order.
 
 use std::collections::{BTreeSet, HashMap};
-use std::panic::AssertUnwindSafe;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use futures_util::FutureExt;
 use sqlx::pool::PoolConnection;
 use sqlx::{Acquire, PgConnection, PgPool, Postgres};
-use tokio::sync::{mpsc, oneshot};
 
 use super::Tokens;
 use super::consume::Consumed;
@@ -21,20 +18,18 @@ use super::ledger::{Account, Entry};
 use super::reserve::{Asked, Hold, HoldStatus, NewHold, Step};
 use super::store::{batch, entries, holds};
 use crate::clock::Clock;
+use crate::coalesce::{self, Coalescer, Committer, Settings};
 use crate::error::Error;
 use crate::ids::{CustomerId, HoldId};
 
-/// Writers of a process; each keeps one connection.
+/// Writers of a process. Each keeps one connection, and one more for accounts that must be waited
+/// for.
 const WRITERS: usize = 2;
 
-/// Requests that may wait for one writer; beyond it callers are told to come again.
-const QUEUE: usize = 4_096;
-
-/// Most requests of one transaction: more would hold locks for longer than they save.
-const BATCH: usize = 512;
-
-/// A request that waited longer has lost its caller; its key tells whether it was booked.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Of a transaction 512 requests: more would hold locks for longer than they save. Who waited 5 s
+/// has lost his caller; his key tells whether it was booked.
+const SETTINGS: Settings =
+    Settings { capacity: 4_096, largest_batch: 512, patience: Duration::from_secs(5) };
 
 /// One request to decide.
 #[derive(Debug, Clone)]
@@ -67,141 +62,145 @@ pub(super) enum Done {
     Held(Held),
 }
 
-struct Waiting {
-    wish: Wish,
-    since: Instant,
-    reply: oneshot::Sender<Result<Done, Error>>,
-}
-
-/// Handle to the writers of this process. They end with the last handle.
-#[derive(Debug, Clone)]
-pub struct Writers(Vec<mpsc::Sender<Waiting>>);
-
-impl std::fmt::Debug for Waiting {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Waiting").field("id", &self.wish.asked.id).finish_non_exhaustive()
-    }
-}
+/// Handle to the writers of this process; clones share them.
+#[derive(Clone)]
+pub struct Writers(Vec<Coalescer<Writer>>);
 
 /// A request that a writer has taken.
-pub(super) struct Pending(oneshot::Receiver<Result<Done, Error>>);
+pub(super) struct Pending(coalesce::Pending<Writer>);
 
 impl Pending {
-    /// Waits for the verdict. A writer that ends without one leaves it to the request's key.
+    /// Waits for the verdict.
     pub(super) async fn answer(self) -> Result<Done, Error> {
-        self.0.await.unwrap_or(Err(Error::Overloaded))
+        match self.0.verdict().await? {
+            Verdict::Decided(verdict) => verdict,
+            Verdict::Deferred(pending) => pending?.verdict().await?,
+        }
     }
 }
 
 impl Writers {
     /// Starts the writers.
     pub fn start(db: &PgPool, clock: &Clock) -> Self {
+        let ledger = || Ledger { db: db.clone(), clock: clock.clone(), connection: None };
         let start = |_| {
-            let (sender, queue) = mpsc::channel(QUEUE);
-            let writer = Writer { db: db.clone(), clock: clock.clone(), connection: None };
-            tokio::spawn(writer.run(queue));
-            sender
+            let patient = Coalescer::start([PatientWriter(ledger())], SETTINGS);
+            Coalescer::start([Writer { ledger: ledger(), patient }], SETTINGS)
         };
         Self((0..WRITERS).map(start).collect())
     }
 
-    /// Puts a request into its writer's queue. A full queue is [`Error::Overloaded`]: nothing was
-    /// done.
+    /// Puts a request into its account's writer's queue. A full queue is [`Error::Overloaded`]:
+    /// nothing was done.
     pub(super) fn submit(&self, wish: Wish) -> Result<Pending, Error> {
-        let (reply, answer) = oneshot::channel();
         let shard = wish.customer_id.uuid().as_u128() % self.0.len() as u128;
         let writer = &self.0[usize::try_from(shard).expect("a remainder of a small number")];
-        let waiting = Waiting { wish, since: Instant::now(), reply };
-        writer.try_send(waiting).map_err(|_| Error::Overloaded)?;
-        Ok(Pending(answer))
+        writer.enqueue(wish).map(Pending)
     }
 }
 
+/// Decides what can be decided at once. An account that another transaction has locked would keep
+/// all others waiting, so its requests go to a writer that waits.
 struct Writer {
+    ledger: Ledger,
+    patient: Coalescer<PatientWriter>,
+}
+
+/// Waits for locks.
+struct PatientWriter(Ledger);
+
+/// What became of a request.
+enum Verdict {
+    /// It was decided and committed.
+    Decided(Result<Done, Error>),
+    /// It waits for its account.
+    Deferred(Result<coalesce::Pending<PatientWriter>, Error>),
+}
+
+impl Committer for Writer {
+    type Item = Wish;
+    type Verdict = Verdict;
+
+    async fn commit(&mut self, wishes: &[Wish]) -> Result<Vec<Verdict>, Error> {
+        let verdicts = self.ledger.commit(wishes, Locked::LeftOut).await?;
+        let verdicts = wishes.iter().zip(verdicts).map(|(wish, verdict)| match verdict {
+            Some(verdict) => Verdict::Decided(verdict),
+            None => Verdict::Deferred(self.patient.enqueue(wish.clone())),
+        });
+        Ok(verdicts.collect())
+    }
+}
+
+impl Committer for PatientWriter {
+    type Item = Wish;
+    type Verdict = Result<Done, Error>;
+
+    async fn commit(&mut self, wishes: &[Wish]) -> Result<Vec<Self::Verdict>, Error> {
+        let verdicts = self.0.commit(wishes, Locked::WaitedFor).await?;
+        let absent = |wish: &Wish| match wish.deed {
+            Deed::Spend(_) | Deed::Open(_) => Error::NoSubscription,
+            Deed::Step(..) => Error::NotFound("hold"),
+        };
+        let verdicts = wishes.iter().zip(verdicts);
+        Ok(verdicts.map(|(wish, verdict)| verdict.unwrap_or_else(|| Err(absent(wish)))).collect())
+    }
+}
+
+/// What is done with accounts that another transaction has locked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Locked {
+    LeftOut,
+    WaitedFor,
+}
+
+/// Keeps its connection as long as it works: a pool would ask it for a sign of life each time.
+struct Ledger {
     db: PgPool,
     clock: Clock,
-    /// Kept from batch to batch, given up after an error.
     connection: Option<PoolConnection<Postgres>>,
 }
 
-impl Writer {
-    async fn run(mut self, mut queue: mpsc::Receiver<Waiting>) {
-        let mut waiting = Vec::with_capacity(BATCH);
-        while queue.recv_many(&mut waiting, BATCH).await > 0 {
-            let (mut wishes, mut replies) = (Vec::new(), Vec::new());
-            for Waiting { wish, since, reply } in waiting.drain(..) {
-                if since.elapsed() > PATIENCE {
-                    answer(reply, Err(Error::Overloaded));
-                } else {
-                    wishes.push(wish);
-                    replies.push(reply);
-                }
-            }
-            let verdicts = match self.commit(&wishes).await {
-                Ok(verdicts) => verdicts,
-                Err(error) => self.one_by_one(&wishes, error).await,
-            };
-            for (reply, verdict) in replies.into_iter().zip(verdicts) {
-                answer(reply, verdict);
-            }
-        }
-    }
-
-    /// Each request alone, after the batch failed: its commit may have been lost, or made, so each
-    /// looks for its own entry first, under the lock of its account.
-    async fn one_by_one(&mut self, wishes: &[Wish], error: Error) -> Vec<Result<Done, Error>> {
-        tracing::warn!(%error, count = wishes.len(), "a batch failed; each request is tried alone");
-        let end = Instant::now() + PATIENCE;
-        let mut verdicts = Vec::with_capacity(wishes.len());
-        for wish in wishes {
-            let verdict = if Instant::now() > end {
-                Err(Error::Overloaded)
-            } else {
-                let one = self.commit(std::slice::from_ref(wish)).await;
-                one.and_then(|mut one| one.pop().unwrap_or(Err(Error::Overloaded)))
-            };
-            verdicts.push(verdict);
-        }
-        verdicts
-    }
-
-    /// Decides and commits; a bug that panics is an error of this batch, not the end of the writer.
-    async fn commit(&mut self, wishes: &[Wish]) -> Result<Vec<Result<Done, Error>>, Error> {
-        if wishes.is_empty() {
-            return Ok(Vec::new());
-        }
+impl Ledger {
+    /// Decides requests and commits them together; `None` where an account is not there or left
+    /// out.
+    ///
+    /// After an error it is called with each request alone: the lost commit may have been made, so
+    /// it looks for the request's own entry first, under the lock of its account.
+    async fn commit(
+        &mut self,
+        wishes: &[Wish],
+        locked: Locked,
+    ) -> Result<Vec<Option<Result<Done, Error>>>, Error> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => self.db.acquire().await?,
         };
-        let work = decide_and_save(&mut connection, &self.clock, wishes);
-        let done = match AssertUnwindSafe(work).catch_unwind().await {
-            Ok(done) => done?,
-            Err(_) => return Err(Error::Bug("a request panicked in the ledger")),
-        };
+        let verdicts = decide_and_save(&mut connection, &self.clock, wishes, locked).await?;
         self.connection = Some(connection);
-        Ok(done)
+        Ok(verdicts)
     }
-}
-
-/// A caller that has gone away is told nothing; its key tells it later.
-fn answer(reply: oneshot::Sender<Result<Done, Error>>, verdict: Result<Done, Error>) {
-    let _gone = reply.send(verdict);
 }
 
 async fn decide_and_save(
     connection: &mut PgConnection,
     clock: &Clock,
     wishes: &[Wish],
-) -> Result<Vec<Result<Done, Error>>, Error> {
+    locked: Locked,
+) -> Result<Vec<Option<Result<Done, Error>>>, Error> {
     let ids: BTreeSet<CustomerId> = wishes.iter().map(|wish| wish.customer_id).collect();
     let ids: Vec<CustomerId> = ids.into_iter().collect();
     let mut tx = connection.begin().await?;
-    let mut accounts = batch::lock(&mut tx, &ids).await?;
+    let mut accounts = match locked {
+        Locked::LeftOut => batch::lock_free(&mut tx, &ids).await?,
+        Locked::WaitedFor => batch::lock(&mut tx, &ids).await?,
+    };
     let earlier = Earlier::load(&mut tx, wishes).await?;
     let now = clock.now();
-    let verdicts: Vec<_> =
-        wishes.iter().map(|wish| decide(&mut accounts, &earlier, wish, now)).collect();
+    let decided = wishes.iter().map(|wish| {
+        let account = accounts.get_mut(&wish.customer_id)?;
+        Some(decide(account, &earlier, wish, now))
+    });
+    let verdicts = decided.collect();
     let mut changed: Vec<&Account> =
         accounts.values().filter(|account| account.is_changed()).collect();
     changed.sort_by_key(|account| account.customer_id);
@@ -259,15 +258,11 @@ impl Earlier {
 
 /// One request's verdict, by the same rules as if it were alone.
 fn decide(
-    accounts: &mut HashMap<CustomerId, Account>,
+    account: &mut Account,
     earlier: &Earlier,
     wish: &Wish,
     now: DateTime<Utc>,
 ) -> Result<Done, Error> {
-    let account = accounts.get_mut(&wish.customer_id).ok_or(match wish.deed {
-        Deed::Spend(_) | Deed::Open(_) => Error::NoSubscription,
-        Deed::Step(..) => Error::NotFound("hold"),
-    })?;
     if let Some(entry) = earlier.find(account, wish) {
         return replay(entry, wish);
     }

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Duration, Utc};
 
-use super::store;
+use super::store::{self, NewEvent};
 use crate::App;
 use crate::clock::wall_now;
 use crate::error::Error;
@@ -33,8 +33,9 @@ pub async fn fetch_missed(app: &App, name: GatewayName) -> Result<usize, Error> 
         let page = gateway.events_since(&span, page_cursor.as_deref()).await?;
         for fetched in &page.items {
             let id = WebhookEventId::new(wall_now());
-            let event = &fetched.event;
-            if store::insert(&app.db, id, name, event, &fetched.payload, billing).await? {
+            let new = NewEvent::of(id, name, fetched.event.clone(), &fetched.payload, billing);
+            let mut connection = app.db.acquire().await?;
+            if !store::insert(&mut connection, &[&new]).await?.is_empty() {
                 count += 1;
                 app.doorbell.ring(Job::ProcessWebhookEvent { event_id: id, attempt: 0 });
             }

@@ -1,6 +1,7 @@
 //! What gateways tell us: stored first, then acted on.
 
 mod fetch;
+mod intake;
 mod list;
 mod process;
 mod receive;
@@ -8,6 +9,7 @@ mod store;
 mod sweep;
 
 pub use fetch::{fetch_jobs, fetch_missed};
+pub(crate) use intake::Intake;
 pub use list::{EventView, list};
 pub use process::{give_up, process, put_off};
 pub use receive::{Refusal, receive};

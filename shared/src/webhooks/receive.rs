@@ -2,10 +2,10 @@
 
 use axum::http::HeaderMap;
 
-use super::store;
+use super::intake::Stored;
+use super::store::NewEvent;
 use crate::App;
 use crate::clock::wall_now;
-use crate::error::Error;
 use crate::gateways::{GatewayName, WebhookRejected};
 use crate::ids::WebhookEventId;
 use crate::jobs::Job;
@@ -44,11 +44,12 @@ pub async fn receive(
         return Err(unreadable(name, body));
     }
     let id = WebhookEventId::new(wall_now());
-    let stored = store::insert(&app.db, id, name, &event, body, app.clock.now()).await;
-    if stored.map_err(|error| Refusal::Unavailable(Error::from(error).to_string()))? {
-        app.doorbell.ring(Job::ProcessWebhookEvent { event_id: id, attempt: 0 });
-    } else {
-        warn_of_conflict(app, name, &event.id, body).await;
+    let new = NewEvent::of(id, name, event, body, app.clock.now());
+    let stored = app.intake.store(new).await;
+    match stored.map_err(|error| Refusal::Unavailable(error.to_string()))? {
+        Stored::New => app.doorbell.ring(Job::ProcessWebhookEvent { event_id: id, attempt: 0 }),
+        // The first body of an event wins; the intake has warned of another one.
+        Stored::Known => {}
     }
     Ok(())
 }
@@ -78,21 +79,6 @@ fn is_too_deep(body: &[u8]) -> bool {
         }
     }
     false
-}
-
-/// The first body of an event wins; another one under its id is worth an alert.
-async fn warn_of_conflict(app: &App, gateway: GatewayName, event_id: &str, body: &[u8]) {
-    match store::has_other_body(&app.db, gateway, event_id, body).await {
-        Ok(false) => {}
-        Ok(true) => {
-            tracing::error!(
-                gateway = gateway.as_str(),
-                event_id,
-                "same event, other body; kept the first"
-            );
-        }
-        Err(error) => tracing::warn!(%error, "a repeated event was not compared"),
-    }
 }
 
 #[cfg(test)]

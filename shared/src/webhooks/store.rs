@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgPool};
+use uuid::Uuid;
 
 use super::EventStatus;
 use super::list::EventView;
@@ -32,59 +33,85 @@ impl Stored {
     }
 }
 
-/// Inserts an event; false if this gateway has delivered it before.
+/// An event to be stored.
+#[derive(Debug)]
+pub(super) struct NewEvent {
+    pub(super) id: WebhookEventId,
+    pub(super) gateway: GatewayName,
+    pub(super) event: VerifiedEvent,
+    pub(super) payload: Vec<u8>,
+    pub(super) received_at: DateTime<Utc>,
+}
+
+/// Inserts events in one statement; returns those that their gateway has not delivered before.
+///
+/// Of two with one key the first is inserted, whether both are among these or not.
 pub(super) async fn insert(
-    db: &PgPool,
-    id: WebhookEventId,
-    gateway: GatewayName,
-    event: &VerifiedEvent,
-    payload: &[u8],
-    now: DateTime<Utc>,
-) -> sqlx::Result<bool> {
-    let inserted = sqlx::query!(
+    db: &mut PgConnection,
+    new: &[&NewEvent],
+) -> sqlx::Result<Vec<WebhookEventId>> {
+    let ids: Vec<Uuid> = new.iter().map(|new| new.id.uuid()).collect();
+    let gateways: Vec<GatewayName> = new.iter().map(|new| new.gateway).collect();
+    let event_ids: Vec<&str> = new.iter().map(|new| new.event.id.as_str()).collect();
+    let delivery_ids: Vec<Option<&str>> =
+        new.iter().map(|new| new.event.delivery_id.as_deref()).collect();
+    let kinds: Vec<&str> = new.iter().map(|new| new.event.kind.as_str()).collect();
+    let payloads: Vec<&[u8]> = new.iter().map(|new| new.payload.as_slice()).collect();
+    let times: Vec<DateTime<Utc>> = new.iter().map(|new| new.received_at).collect();
+    sqlx::query_scalar!(
         r#"
         insert into webhook_events
             (id, gateway, gateway_event_id, delivery_id, kind, payload, status, next_attempt_at,
              received_at)
-        values ($1, $2, $3, $4, $5, $6, 'received', $7, $7)
+        select id, gateway, event_id, delivery_id, kind, payload, 'received', received_at,
+               received_at
+        from unnest($1::uuid[], $2::gateway_name[], $3::text[], $4::text[], $5::text[],
+                    $6::bytea[], $7::timestamptz[])
+            as t (id, gateway, event_id, delivery_id, kind, payload, received_at)
         on conflict do nothing
+        returning id as "id: WebhookEventId"
         "#,
-        id as _,
-        gateway as _,
-        event.id,
-        event.delivery_id,
-        event.kind,
-        payload,
-        now,
+        &ids,
+        &gateways as &[GatewayName],
+        &event_ids as &[&str],
+        &delivery_ids as &[Option<&str>],
+        &kinds as &[&str],
+        &payloads as &[&[u8]],
+        &times,
     )
-    .execute(db)
-    .await?;
-    Ok(inserted.rows_affected() == 1)
+    .fetch_all(db)
+    .await
 }
 
-/// Whether the event is stored with another body, or its signature came with another event.
-pub(super) async fn has_other_body(
-    db: &PgPool,
-    gateway: GatewayName,
-    event_id: &str,
-    payload: &[u8],
-) -> sqlx::Result<bool> {
-    let same = sqlx::query_scalar!(
+/// Of events that were not inserted: those that are not stored as they came, but with another body,
+/// or whose signature came with another event.
+pub(super) async fn with_other_body(
+    db: &mut PgConnection,
+    known: &[&NewEvent],
+) -> sqlx::Result<Vec<WebhookEventId>> {
+    let ids: Vec<Uuid> = known.iter().map(|new| new.id.uuid()).collect();
+    let gateways: Vec<GatewayName> = known.iter().map(|new| new.gateway).collect();
+    let event_ids: Vec<&str> = known.iter().map(|new| new.event.id.as_str()).collect();
+    let payloads: Vec<&[u8]> = known.iter().map(|new| new.payload.as_slice()).collect();
+    sqlx::query_scalar!(
         r#"
-        select exists (
-            select from webhook_events
-            where gateway = $1
-              and gateway_event_id = $2
-              and payload = $3
-        ) as "exists!"
+        select t.id as "id!: WebhookEventId"
+        from unnest($1::uuid[], $2::gateway_name[], $3::text[], $4::bytea[])
+            as t (id, gateway, event_id, payload)
+        where not exists (
+            select from webhook_events e
+            where e.gateway = t.gateway
+              and e.gateway_event_id = t.event_id
+              and e.payload = t.payload
+        )
         "#,
-        gateway as _,
-        event_id,
-        payload,
+        &ids,
+        &gateways as &[GatewayName],
+        &event_ids as &[&str],
+        &payloads as &[&[u8]],
     )
-    .fetch_one(db)
-    .await?;
-    Ok(!same)
+    .fetch_all(db)
+    .await
 }
 
 /// An event, as committed.

@@ -6,6 +6,7 @@ use postgres::{Postgres, Settings, reachable_dir};
 use shared::config::Config;
 use shared::db::{self, PoolSettings};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use tempfile::TempDir;
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
@@ -15,8 +16,9 @@ use crate::JWT_SECRET;
 pub struct Database {
     /// How to connect.
     pub url: String,
-    name: String,
     server: Postgres,
+    /// Files of this test; they go with it.
+    files: TempDir,
 }
 
 /// One handle per test process; other processes share the same server.
@@ -33,12 +35,13 @@ impl Database {
         let name = format!("t_{seconds}_{}", Uuid::now_v7().simple());
         let mut admin = PgConnection::connect(&server.url("postgres")).await.unwrap();
         run(&mut admin, format!("create database {name} template {}", template())).await;
-        Self { url: server.url(&name), name, server }
+        let files = tempfile::tempdir().unwrap();
+        Self { url: server.url(&name), files, server }
     }
 
     /// Writes a file that processes of this test can read.
     pub fn write(&self, name: &str, text: &str) -> PathBuf {
-        let path = std::env::temp_dir().join(format!("{}-{name}", self.name));
+        let path = self.files.path().join(name);
         std::fs::write(&path, text).unwrap();
         path
     }
@@ -52,7 +55,7 @@ impl Database {
 async fn start() -> Postgres {
     let wanted = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.tollgate/test-postgres");
     let dir = reachable_dir(&std::path::absolute(wanted).unwrap());
-    let settings = Settings { dir, durable: false, max_connections: 300 };
+    let settings = Settings { dir, durable: false, max_connections: 300, shared_buffers_mb: 64 };
     let server = Postgres::start(&settings).await.unwrap();
     make_template(&server).await;
     server

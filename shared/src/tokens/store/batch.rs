@@ -14,6 +14,23 @@ use crate::ids::{CustomerId, GrantId, SubscriptionId};
 use crate::tokens::Tokens;
 use crate::tokens::ledger::{Account, GrantSource, Lot, RolloverRule};
 
+/// Selects accounts; the rest of the statement is the caller's.
+macro_rules! select_accounts {
+    ($rest:literal, $argument:expr) => {
+        sqlx::query_as!(
+            AccountRow,
+            r#"
+            select customer_id as "customer_id: CustomerId", balance, debt, held, used, open_holds,
+                   last_seq, last_digest, subscription_id as "subscription_id: SubscriptionId",
+                   is_active, spendable_until, paused_until, overdraft_tokens, low_at, top_up_at,
+                   top_up_since
+            from token_accounts
+            "# + $rest,
+            $argument
+        )
+    };
+}
+
 /// Locks accounts until the transaction ends, in ascending order as everybody does, and loads them
 /// with their lots and open holds. An account that is not there is left out.
 pub(in crate::tokens) async fn lock(
@@ -21,22 +38,33 @@ pub(in crate::tokens) async fn lock(
     ids: &[CustomerId],
 ) -> sqlx::Result<HashMap<CustomerId, Account>> {
     let ids: Vec<Uuid> = ids.iter().map(|id| id.uuid()).collect();
-    let rows = sqlx::query_as!(
-        AccountRow,
+    let rows = select_accounts!(
         r#"
-        select customer_id as "customer_id: CustomerId", balance, debt, held, used, open_holds,
-               last_seq, last_digest, subscription_id as "subscription_id: SubscriptionId",
-               is_active, spendable_until, paused_until, overdraft_tokens, low_at, top_up_at,
-               top_up_since
-        from token_accounts
         where customer_id = any($1)
         order by customer_id
         for no key update
         "#,
-        &ids,
-    )
-    .fetch_all(&mut *db)
-    .await?;
+        &ids
+    );
+    let rows = rows.fetch_all(&mut *db).await?;
+    load(db, rows).await
+}
+
+/// The same, but what another transaction has locked is left out as well instead of waited for.
+pub(in crate::tokens) async fn lock_free(
+    db: &mut PgConnection,
+    ids: &[CustomerId],
+) -> sqlx::Result<HashMap<CustomerId, Account>> {
+    let ids: Vec<Uuid> = ids.iter().map(|id| id.uuid()).collect();
+    let rows = select_accounts!(
+        r#"
+        where customer_id = any($1)
+        order by customer_id
+        for no key update skip locked
+        "#,
+        &ids
+    );
+    let rows = rows.fetch_all(&mut *db).await?;
     load(db, rows).await
 }
 
@@ -46,20 +74,7 @@ pub(in crate::tokens) async fn read(
     db: &mut PgConnection,
     id: CustomerId,
 ) -> sqlx::Result<Option<Account>> {
-    let row = sqlx::query_as!(
-        AccountRow,
-        r#"
-        select customer_id as "customer_id: CustomerId", balance, debt, held, used, open_holds,
-               last_seq, last_digest, subscription_id as "subscription_id: SubscriptionId",
-               is_active, spendable_until, paused_until, overdraft_tokens, low_at, top_up_at,
-               top_up_since
-        from token_accounts
-        where customer_id = $1
-        "#,
-        id as _,
-    )
-    .fetch_optional(&mut *db)
-    .await?;
+    let row = select_accounts!("where customer_id = $1", id as _).fetch_optional(&mut *db).await?;
     Ok(load(db, row.into_iter().collect()).await?.remove(&id))
 }
 

@@ -12,6 +12,25 @@ use crate::tokens::ledger::{Account, Allocation, Entry, EntryKind, Request};
 use crate::tokens::reserve::HoldState;
 use crate::tokens::{Tokens, chain};
 
+/// Selects entries `e`; the rest of the statement is the caller's.
+macro_rules! select_entries {
+    ($rest:literal $(, $argument:expr)*) => {
+        sqlx::query_as!(
+            EntryRow,
+            r#"
+            select e.customer_id as "customer_id: CustomerId", e.seq, e.id as "id: EntryId",
+                   e.kind as "kind: EntryKind", e.tokens, e.debt, e.held, e.used, e.used_after,
+                   e.balance_after, e.available_after, e.principal, e.operation_key,
+                   e.request_digest, e.lot_ids, e.lot_tokens,
+                   e.hold_after as "hold_after: Json<HoldState>",
+                   e.subscription_id as "subscription_id: SubscriptionId", e.description, e.metadata,
+                   e.created_at, e.content_digest, e.digest
+            "# + $rest
+            $(, $argument)*
+        )
+    };
+}
+
 /// The entries that were made under these principals and keys. Their accounts must be locked: then
 /// what is not here was not made.
 pub(in crate::tokens) async fn find<'a>(
@@ -26,16 +45,8 @@ pub(in crate::tokens) async fn find<'a>(
         principals.push(request.principal.clone());
         keys.push(request.operation_key.clone());
     }
-    let rows = sqlx::query_as!(
-        EntryRow,
+    let rows = select_entries!(
         r#"
-        select e.customer_id as "customer_id: CustomerId", e.seq, e.id as "id: EntryId",
-               e.kind as "kind: EntryKind", e.tokens, e.debt, e.held, e.used, e.used_after,
-               e.balance_after, e.available_after, e.principal, e.operation_key,
-               e.request_digest, e.lot_ids, e.lot_tokens,
-               e.hold_after as "hold_after: Json<HoldState>",
-               e.subscription_id as "subscription_id: SubscriptionId", e.description, e.metadata,
-               e.created_at, e.content_digest, e.digest
         from unnest($1::uuid[], $2::text[], $3::text[]) as k (customer_id, principal, key)
         join ledger_entries e
           on e.customer_id = k.customer_id
@@ -44,7 +55,7 @@ pub(in crate::tokens) async fn find<'a>(
         "#,
         &ids,
         &principals,
-        &keys,
+        &keys
     )
     .fetch_all(db)
     .await?;
@@ -151,28 +162,34 @@ pub(in crate::tokens) fn all(
     db: &PgPool,
     is_recent: bool,
 ) -> impl Stream<Item = sqlx::Result<Stored>> + '_ {
-    sqlx::query_as!(
-        EntryRow,
+    select_entries!(
         r#"
-        select e.customer_id as "customer_id: CustomerId", e.seq, e.id as "id: EntryId",
-               e.kind as "kind: EntryKind", e.tokens, e.debt, e.held, e.used, e.used_after,
-               e.balance_after, e.available_after, e.principal, e.operation_key,
-               e.request_digest, e.lot_ids, e.lot_tokens,
-               e.hold_after as "hold_after: Json<HoldState>",
-               e.subscription_id as "subscription_id: SubscriptionId", e.description, e.metadata,
-               e.created_at, e.content_digest, e.digest
         from token_accounts a
         cross join lateral (
             select coalesce(max(seq), 0) as seq from ledger_heads h
             where $1 and h.customer_id = a.customer_id) h
         join ledger_entries e on e.customer_id = a.customer_id and e.seq > h.seq
-        where a.last_seq > h.seq
+        where not $1 or a.last_seq > h.seq
         order by e.customer_id, e.seq
         "#,
-        is_recent,
+        is_recent
     )
     .fetch(db)
     .map_ok(EntryRow::into_stored)
+}
+
+/// An account's entries, in order.
+pub(super) async fn of_account(
+    db: &mut PgConnection,
+    customer_id: CustomerId,
+) -> sqlx::Result<Vec<Stored>> {
+    let rows = select_entries!(
+        "from ledger_entries e where e.customer_id = $1 order by e.seq",
+        customer_id as _
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows.into_iter().map(EntryRow::into_stored).collect())
 }
 
 /// Inserts the entries made on these accounts. Returns the digest with which each account's chain
