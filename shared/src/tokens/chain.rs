@@ -91,11 +91,20 @@ impl LedgerKey {
         let tokens: Vec<u8> =
             entry.lots.iter().flat_map(|part| part.tokens.to_db().to_be_bytes()).collect();
         mac.field(&tokens);
-        match &entry.hold {
-            Some(hold) => mac.field(hold.id.uuid().as_bytes()),
+        mac.number(entry.created_at.timestamp_micros());
+        // What a repeated request is answered stands in the chain as well.
+        mac.field(entry.id.uuid().as_bytes());
+        mac.field(&entry.request_digest);
+        mac.number(entry.used_after.to_db());
+        mac.number(entry.available_after.to_db());
+        match entry.subscription_id {
+            Some(id) => mac.field(id.uuid().as_bytes()),
             None => mac.field(b""),
         }
-        mac.number(entry.created_at.timestamp_micros());
+        match &entry.hold {
+            Some(hold) => mac.field(serde_json::json!(hold).to_string().as_bytes()),
+            None => mac.field(b""),
+        }
         mac.field(content);
         mac.0.finalize().into_bytes().into()
     }
@@ -204,8 +213,9 @@ mod tests {
 
     use super::super::Tokens;
     use super::super::ledger::{Allocation, EntryKind};
+    use super::super::reserve::{HoldState, HoldStatus};
     use super::*;
-    use crate::ids::{EntryId, GrantId};
+    use crate::ids::{EntryId, GrantId, HoldId, SubscriptionId};
 
     fn now() -> DateTime<Utc> {
         DateTime::from_timestamp(1_800_000_000, 0).unwrap()
@@ -227,7 +237,14 @@ mod tests {
             operation_key: "consume:a".to_owned(),
             request_digest: Vec::new(),
             lots: vec![Allocation { lot: GrantId::new(now()), tokens: Tokens(5) }],
-            hold: None,
+            hold: Some(HoldState {
+                id: HoldId::new(now()),
+                held: Tokens(1),
+                settled: Tokens(5),
+                expires_at: now(),
+                status: HoldStatus::Open,
+                short: None,
+            }),
             subscription_id: None,
             description: "a call".to_owned(),
             metadata: json!({ "model": "large" }),
@@ -245,7 +262,7 @@ mod tests {
         let original = entry();
         let first = digest_of(&original, b"before");
         assert_eq!(first, digest_of(&original.clone(), b"before"));
-        let changes: [fn(&mut Entry); 13] = [
+        let changes: [fn(&mut Entry); 19] = [
             |it| it.seq = 8,
             |it| it.kind = EntryKind::Adjusted,
             |it| it.tokens = -6,
@@ -259,6 +276,12 @@ mod tests {
             |it| it.lots[0].lot = GrantId::new(now()),
             |it| it.created_at += chrono::Duration::microseconds(1),
             |it| it.description.push('!'),
+            |it| it.id = EntryId::new(now()),
+            |it| it.request_digest.push(1),
+            |it| it.used_after = Tokens(13),
+            |it| it.available_after = Tokens(87),
+            |it| it.subscription_id = Some(SubscriptionId::new(now())),
+            |it| it.hold.as_mut().unwrap().settled = Tokens(6),
         ];
         for change in changes {
             let mut other = original.clone();

@@ -108,7 +108,7 @@ pub struct HoldState {
     pub status: HoldStatus,
     /// By how much the settle that left it so fell short, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub short: Option<InsufficientTokens>,
+    pub short: Option<Box<InsufficientTokens>>,
 }
 
 impl Hold {
@@ -329,7 +329,7 @@ impl Account {
         });
         // With a key even a settle that changes nothing leaves its entry, to be found by.
         if booked > Tokens::ZERO || is_final || asked.is_keyed {
-            let hold = Some(HoldState { short, ..self.holds[index].state() });
+            let hold = Some(HoldState { short: short.map(Box::new), ..self.holds[index].state() });
             self.post_as(asked.id, Change { hold, ..change }, asked.request, now);
         }
         short

@@ -401,7 +401,7 @@ fn replay(entry: &Entry, wish: &Wish) -> Result<Done, Error> {
     let Some(hold) = entry.hold.clone() else {
         return Ok(Done::Consumed(Consumed::of(entry, true)));
     };
-    match hold.short {
+    match hold.short.as_deref().copied() {
         Some(short) => Err(fell_short(short, hold, true)),
         None => Ok(Done::Held(Held { hold, available: entry.available_after, is_replay: true })),
     }

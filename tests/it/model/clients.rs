@@ -16,7 +16,7 @@ use shared::tokens::{
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::deeds::{self, Deed, Facts, Given, Known, Share};
+use super::deeds::{self, Deed, Facts, Given, Known, Share, Step};
 use super::plain::Time;
 use crate::chaos::dice::Dice;
 use crate::purchase::futures;
@@ -219,10 +219,22 @@ impl<'a> Sequence<'a> {
         let Some(mut asked) = asked else { return };
         let other = match &asked.deed {
             Deed::Consume { tokens } => Some(Deed::Consume { tokens: tokens + 1 }),
-            Deed::Settle { hold, total, is_final } => {
-                Some(Deed::Settle { hold: *hold, total: total + 1, is_final: *is_final })
+            Deed::Step { hold, step: Step::Settle { total, is_final } } => {
+                let step = Step::Settle { total: total + 1, is_final: *is_final };
+                Some(Deed::Step { hold: *hold, step })
             }
-            _ => None,
+            Deed::Step { .. }
+            | Deed::Open { .. }
+            | Deed::Look
+            | Deed::Grant(_)
+            | Deed::Adapt(_)
+            | Deed::Terms(_)
+            | Deed::Remove { .. }
+            | Deed::Forgive { .. }
+            | Deed::Reset { .. }
+            | Deed::Reserve { .. }
+            | Deed::Take { .. }
+            | Deed::Let { .. } => None,
         };
         match other.filter(|_| asked.is_done && dice.percent(25)) {
             Some(other) => {
@@ -256,19 +268,7 @@ impl<'a> Sequence<'a> {
                 });
                 ("hold", self.post(index, "holds/", body).await)
             }
-            Deed::Extend { hold, tokens, seconds, reported } => {
-                let body = json!({
-                    "tokens": (*tokens > 0).then_some(tokens), "expires_in_seconds": seconds,
-                    "reported_total": reported, "idempotency_key": key,
-                });
-                ("step", self.post(index, &format!("holds/{hold}/extend/"), body).await)
-            }
-            Deed::Settle { hold, total, is_final } => {
-                let body =
-                    json!({ "tokens_total": total, "final": is_final, "idempotency_key": key });
-                ("step", self.post(index, &format!("holds/{hold}/settle/"), body).await)
-            }
-            Deed::Release { hold } => ("step", self.release(index, *hold, &key).await),
+            Deed::Step { hold, step } => ("step", self.go_on(index, *hold, *step, &key).await),
             Deed::Look => ("", self.look(index).await),
             Deed::Remove { tokens } => {
                 ("correct", self.correct(index, Tokens(*tokens), &key, false).await)
@@ -325,13 +325,11 @@ impl<'a> Sequence<'a> {
     }
 
     async fn batch(&self, index: usize, deeds: Vec<Deed>) {
-        let items: Vec<Value> = deeds
-            .iter()
-            .map(|deed| match deed {
-                Deed::Consume { tokens } => json!({ "tokens": tokens }),
-                _ => unreachable!("a batch spends"),
-            })
-            .collect();
+        let item = |deed: &Deed| {
+            let Deed::Consume { tokens } = deed else { unreachable!("a batch spends") };
+            json!({ "tokens": tokens })
+        };
+        let items: Vec<Value> = deeds.iter().map(item).collect();
         let sent = self.tick();
         let body = json!({ "items": items, "idempotency_key": sent.to_string() });
         let mut answer = self.post(index, "consume/batch/", body).await;
@@ -374,15 +372,37 @@ impl<'a> Sequence<'a> {
         self.send(index, request).await
     }
 
-    async fn release(&self, index: usize, hold: Uuid, key: &str) -> Value {
-        let url = self.app.url(&format!("tokens/holds/{hold}/release/"));
-        self.send(index, self.app.http.post(url).header("idempotency-key", key)).await
+    async fn go_on(&self, index: usize, hold: Uuid, step: Step, key: &str) -> Value {
+        match step {
+            Step::Extend { tokens, seconds, reported } => {
+                let body = json!({
+                    "tokens": (tokens > 0).then_some(tokens), "expires_in_seconds": seconds,
+                    "reported_total": reported, "idempotency_key": key,
+                });
+                self.post(index, &format!("holds/{hold}/extend/"), body).await
+            }
+            Step::Settle { total, is_final } => {
+                let body =
+                    json!({ "tokens_total": total, "final": is_final, "idempotency_key": key });
+                self.post(index, &format!("holds/{hold}/settle/"), body).await
+            }
+            Step::Release => {
+                let url = self.app.url(&format!("tokens/holds/{hold}/release/"));
+                self.send(index, self.app.http.post(url).header("idempotency-key", key)).await
+            }
+        }
     }
 
     async fn send(&self, index: usize, request: reqwest::RequestBuilder) -> Value {
-        let answer = request.bearer_auth(&self.accounts[index].token).send().await.unwrap();
+        let request = request.bearer_auth(&self.accounts[index].token);
+        let ask = || request.try_clone().unwrap().send();
+        // A connection that was idle for long may be closed while it is used; then the key tells.
+        let (answer, is_known) = match ask().await {
+            Ok(answer) => (answer, true),
+            Err(_) => (ask().await.unwrap(), false),
+        };
         let status = answer.status().as_u16();
-        let is_replay = answer.headers().contains_key("idempotent-replayed");
+        let is_replay = is_known && answer.headers().contains_key("idempotent-replayed");
         let mut body: Value = answer.json().await.unwrap();
         if body["status"].is_string() {
             body["hold_status"] = body["status"].take();
@@ -529,9 +549,7 @@ async fn perform(db: &mut PgConnection, customer_id: CustomerId, deed: &Deed, no
         }
         Deed::Consume { .. }
         | Deed::Open { .. }
-        | Deed::Extend { .. }
-        | Deed::Settle { .. }
-        | Deed::Release { .. }
+        | Deed::Step { .. }
         | Deed::Look
         | Deed::Remove { .. }
         | Deed::Forgive { .. } => unreachable!("the API does it"),

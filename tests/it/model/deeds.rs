@@ -47,14 +47,20 @@ pub(super) struct Share {
     pub(super) tokens: u64,
 }
 
+/// How a hold goes on.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Step {
+    Extend { tokens: u64, seconds: Option<i64>, reported: Option<u64> },
+    Settle { total: u64, is_final: bool },
+    Release,
+}
+
 /// One thing that is done, or looked at.
 #[derive(Debug, Clone)]
 pub(super) enum Deed {
     Consume { tokens: u64 },
     Open { id: Uuid, tokens: u64, seconds: i64, settles_reported: bool },
-    Extend { hold: Uuid, tokens: u64, seconds: Option<i64>, reported: Option<u64> },
-    Settle { hold: Uuid, total: u64, is_final: bool },
-    Release { hold: Uuid },
+    Step { hold: Uuid, step: Step },
     Look,
     Grant(Given),
     Adapt(Facts),
@@ -115,7 +121,7 @@ pub(super) fn period(dice: &mut Dice, known: &mut Known, now: Time) -> Vec<Given
         _ => unreachable!("below four"),
     };
     let parts = if dice.percent(25) { 3 } else { 1 };
-    let tokens = 1 + dice.below(100);
+    let tokens = 1 + dice.below(200);
     let part = |part: i32| Given {
         source,
         is_payment: true,
@@ -143,7 +149,7 @@ pub(super) fn extra(dice: &mut Dice, now: Time) -> Given {
         source: Uuid::now_v7(),
         is_payment,
         part: 0,
-        tokens: 1 + dice.below(80),
+        tokens: 1 + dice.below(150),
         priority: if dice.percent(80) { 20 } else { 10 },
         opens_at: now + ahead,
         ends_at: lasts.map(|lasts| now + ahead + lasts),
@@ -169,7 +175,7 @@ pub(super) fn next(dice: &mut Dice, known: &mut Known, now: Time) -> Vec<Deed> {
         (3, 'f'),
         (3, 'z'),
         (3, 'h'),
-        (3, 'k'),
+        (5, 'k'),
         (2, 'y'),
         (1, 'g'),
     ]);
@@ -212,16 +218,16 @@ fn open(dice: &mut Dice) -> Deed {
 fn step(dice: &mut Dice, known: &Known, what: char) -> Option<Deed> {
     let recent = known.holds.len().saturating_sub(4);
     let hold = *one(dice, &known.holds[recent..])?;
-    Some(match what {
-        'e' => Deed::Extend {
-            hold,
+    let step = match what {
+        'e' => Step::Extend {
             tokens: if dice.percent(50) { 1 + dice.below(20) } else { 0 },
             seconds: dice.percent(50).then(|| seconds(dice)),
             reported: dice.percent(70).then(|| dice.below(90)),
         },
-        's' => Deed::Settle { hold, total: dice.below(80), is_final: dice.percent(30) },
-        _ => Deed::Release { hold },
-    })
+        's' => Step::Settle { total: dice.below(80), is_final: dice.percent(30) },
+        _ => Step::Release,
+    };
+    Some(Deed::Step { hold, step })
 }
 
 /// One of the lots that were paid for.

@@ -113,12 +113,13 @@ struct Case<'a> {
     states: Vec<Plain>,
 }
 
-/// Compares all that was done to an account with the model; what is wrong, if anything is.
+/// Compares all that was done to an account with the model: the kinds of its entries, or what is
+/// wrong.
 pub(super) async fn judge(
     sequence: &Sequence<'_>,
     records: &[Record],
     index: usize,
-) -> Result<(), String> {
+) -> Result<Vec<&'static str>, String> {
     let books = Books::load(&sequence.app.app.db, sequence.accounts[index].id.uuid()).await;
     let own: Vec<&Record> = records.iter().filter(|record| record.account == index).collect();
     let placed = place(&books, &own)?;
@@ -127,7 +128,10 @@ pub(super) async fn judge(
     if result.is_ok() {
         result = case.real_time().and_then(|()| case.others(&own));
     }
-    result.map_err(|wrong| format!("{wrong}\n{}", case.story()))
+    match result {
+        Ok(()) => Ok(case.books.lines.iter().map(|line| line.kind).collect()),
+        Err(wrong) => Err(format!("{wrong}\n{}", case.story())),
+    }
 }
 
 /// What was done, in the server's order.
@@ -178,7 +182,9 @@ fn differs(expected: &Value, answer: &Value) -> Option<String> {
             }
             items.iter().zip(others).find_map(|(one, other)| differs(one, other))
         }
-        _ => (expected != answer).then(|| format!("expected {expected}, is {answer}")),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
+            (expected != answer).then(|| format!("expected {expected}, is {answer}"))
+        }
     }
 }
 
@@ -302,7 +308,7 @@ impl Case<'_> {
                 let answer = state.apply(&record.deed, true, &self.books.ids, now);
                 match differs(&answer.body, &record.answer) {
                     None if !answer.is_booked => return Ok(()),
-                    None => nearest = "it should have been booked".to_owned(),
+                    None => "it should have been booked".clone_into(&mut nearest),
                     Some(how) => nearest = how,
                 }
             }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use shared::tokens::Rollover;
 use uuid::Uuid;
 
-use super::deeds::{Deed, Facts, Given, Share, Terms};
+use super::deeds::{Deed, Facts, Given, Share, Step, Terms};
 
 pub(super) type Time = DateTime<Utc>;
 
@@ -28,6 +28,7 @@ pub(super) enum Token {
 
 /// Tokens from one source.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each says one plain thing")]
 pub(super) struct Lot {
     pub(super) id: Uuid,
     source: Uuid,
@@ -501,23 +502,17 @@ impl Plain {
         })
     }
 
-    fn step(&mut self, deed: &Deed, is_keyed: bool, now: Time) -> Answer {
-        let (Deed::Extend { hold: id, .. }
-        | Deed::Settle { hold: id, .. }
-        | Deed::Release { hold: id }) = *deed
-        else {
-            unreachable!("only a hold goes on");
-        };
+    fn step(&mut self, id: Uuid, step: Step, is_keyed: bool, now: Time) -> Answer {
         let Some(hold) = self.holds.iter().find(|hold| hold.id == id && !hold.is_of_change) else {
             return Answer::only_said(json!({ "status": 404, "code": "not_found" }));
         };
         if hold.status != Status::Open {
-            let is_repeat = match deed {
-                Deed::Release { .. } => hold.status == Status::Released,
-                Deed::Settle { total, .. } => {
-                    hold.status == Status::Settled && *total <= hold.settled
+            let is_repeat = match step {
+                Step::Release => hold.status == Status::Released,
+                Step::Settle { total, .. } => {
+                    hold.status == Status::Settled && total <= hold.settled
                 }
-                _ => false,
+                Step::Extend { .. } => false,
             };
             let said = self.said_of(id, 200, now);
             return Answer::only_said(if is_repeat {
@@ -529,14 +524,14 @@ impl Plain {
                 })
             });
         }
-        let answer = match *deed {
-            Deed::Extend { tokens, seconds, reported, .. } => {
-                let picked = match if tokens == 0 { Ok(Vec::new()) } else { self.pick(tokens, now) }
-                {
-                    Ok(picked) => picked,
-                    Err(refusal) => return Answer::only_said(refusal),
-                };
-                self.reserve(id, &picked);
+        let short = match step {
+            Step::Extend { tokens, seconds, reported } => {
+                if tokens > 0 {
+                    match self.pick(tokens, now) {
+                        Ok(picked) => self.reserve(id, &picked),
+                        Err(refusal) => return Answer::only_said(refusal),
+                    }
+                }
                 let hold = self.hold_mut(id);
                 if let Some(seconds) = seconds {
                     let latest = hold.born + Duration::hours(24);
@@ -546,14 +541,14 @@ impl Plain {
                 self.write("held", Change { held: number(tokens), ..Change::default() }, now);
                 None
             }
-            Deed::Settle { total, is_final, .. } => self.settle(id, total, is_final, is_keyed, now),
-            _ => {
+            Step::Settle { total, is_final } => self.settle(id, total, is_final, is_keyed, now),
+            Step::Release => {
                 self.close(id, Status::Released, now);
                 None
             }
         };
         self.book_after(now);
-        Answer::booked(match answer {
+        Answer::booked(match short {
             None => self.said_of(id, 200, now),
             Some(mut short) => {
                 let said = self.said_of(id, 200, now);
@@ -708,8 +703,9 @@ impl Plain {
                 // Time both frozen and away counts once.
                 lot.away_since = lot.away_since.map(|away| away + (now - away.max(since)));
             }
-            let (took, owes, gave) = self.fit(id, facts, ids, now);
-            (taken, owed, returned) = (taken + took, owed + owes, returned + gave);
+            let (more_taken, more_owed, back) = self.fit(id, facts, ids, now);
+            (taken, owed) = (taken + more_taken, owed + more_owed);
+            returned += back;
             let lot = self.lot_mut(id);
             if facts.is_frozen {
                 lot.frozen_at.get_or_insert(now);
@@ -993,11 +989,9 @@ impl Plain {
 
     /// Does one thing, as if it were alone; what is due is booked first.
     pub(super) fn apply(&mut self, deed: &Deed, is_keyed: bool, ids: &LotIds, now: Time) -> Answer {
-        let is_repeated = match deed {
-            Deed::Reserve { id, .. } => self.holds.iter().any(|hold| hold.id == *id),
-            Deed::Take { id, .. } => self.changed.contains(id),
-            _ => false,
-        };
+        let is_known = |id: &Uuid| self.holds.iter().any(|hold| hold.id == *id);
+        let is_repeated = matches!(deed, Deed::Reserve { id, .. } if is_known(id))
+            || matches!(deed, Deed::Take { id, .. } if self.changed.contains(id));
         if !is_repeated {
             self.book_due(now);
         }
@@ -1019,9 +1013,7 @@ impl Plain {
                 };
                 self.open_hold(hold, *tokens, now)
             }
-            Deed::Extend { .. } | Deed::Settle { .. } | Deed::Release { .. } => {
-                self.step(deed, is_keyed, now)
-            }
+            Deed::Step { hold, step } => self.step(*hold, *step, is_keyed, now),
             Deed::Look => Answer::only_said(self.look(now)),
             Deed::Grant(given) => {
                 self.grant(given, ids, now);
