@@ -160,11 +160,11 @@ pub(in crate::tokens) async fn write(
     let lot = LotColumns::of(accounts);
     let account = AccountColumns::of(accounts, heads, now);
     let written = write_columns(db, (&account, &entry, &lot), now).await?;
-    for (customer_id, lots) in &written {
-        let expected = lot.customer_ids.iter().filter(|id| **id == customer_id.uuid()).count();
-        assert_eq!(*lots, expected, "a loaded lot is there");
-    }
-    Ok(written.into_iter().map(|(customer_id, _)| customer_id).collect())
+    let (ids, drawn): (HashSet<CustomerId>, Vec<usize>) = written.into_iter().unzip();
+    let is_written = |id: &&Uuid| ids.contains(&CustomerId::from(**id));
+    let expected = lot.customer_ids.iter().filter(is_written).count();
+    assert!(drawn.into_iter().all(|lots| lots == expected), "a loaded lot is there");
+    Ok(ids)
 }
 
 /// Whether there is more to write than [`write`] does.

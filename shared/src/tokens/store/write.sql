@@ -59,8 +59,7 @@ drawn as (
     join unchanged u on u.customer_id = t.customer_id
     where g.customer_id = t.customer_id
       and g.id = t.id
-    returning g.customer_id
+    returning g.id
 )
-select u.customer_id as "customer_id: CustomerId",
-       (select count(*) from drawn d where d.customer_id = u.customer_id) as "lots!"
-from updated u
+select customer_id as "customer_id: CustomerId", (select count(*) from drawn) as "lots!"
+from updated
