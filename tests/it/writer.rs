@@ -118,7 +118,8 @@ async fn a_connection_lost_in_mid_batch_fails_nobody() {
     app.assert_books_balance().await;
 }
 
-/// A wire to Postgres on which the answer to the first commits is lost.
+/// A wire to Postgres on which the answer to the first statements that spend is lost: each is a
+/// transaction of its own, committed before it is answered.
 struct LossyWire {
     addr: SocketAddr,
     lost: Arc<AtomicUsize>,
@@ -157,9 +158,10 @@ async fn carry(
                     return Ok(());
                 }
                 theirs.write_all(asked).await?;
-                let is_commit = asked.windows(7).any(|word| word == b"COMMIT\0");
-                if is_commit && lost.load(Ordering::SeqCst) < losses {
-                    // It is committed once Postgres answers; the answer is kept.
+                // The kind of the entries that the statement writes is one of its arguments.
+                let is_spend = asked.windows(8).any(|word| word == b"consumed");
+                if is_spend && lost.load(Ordering::SeqCst) < losses {
+                    // The first byte of an answer is sent after the commit; the answer is kept.
                     theirs.read_u8().await?;
                     lost.fetch_add(1, Ordering::SeqCst);
                     return Ok(());
