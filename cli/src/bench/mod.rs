@@ -21,7 +21,7 @@ mod world;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::ApiState;
 use serde_json::{Value, json};
@@ -40,6 +40,7 @@ use load::Wish;
 use machine::Cores;
 use pgbench::{Pgbench, Script};
 use report::Row;
+use stats::percentile;
 use world::{Ground, Process};
 
 type Failed = Box<dyn std::error::Error>;
@@ -59,6 +60,9 @@ pub(crate) struct Options {
     /// Customers whose tokens are spent.
     #[arg(long, default_value_t = 100_000)]
     accounts: u32,
+    /// Entries of consumed tokens that are there before, over all accounts.
+    #[arg(long, default_value_t = 0)]
+    entries: u64,
     /// Keep-alive connections, and pgbench's.
     #[arg(long, default_value_t = 64)]
     clients: usize,
@@ -104,6 +108,9 @@ struct LoadOptions {
     #[arg(long, default_value_t = 10_000_000)]
     entries: u64,
 }
+
+/// Warm requests for the usage page: enough for a 95th percentile.
+const USAGE_PAGES: usize = 50;
 
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -270,6 +277,7 @@ async fn measure_on(ground: &Ground, options: &Options) -> Done {
         });
         std::fs::write(path, format!("{all:#}\n"))?;
     }
+    bench.usage_page().await?;
     bench.check().await?;
     Ok(ExitCode::SUCCESS)
 }
@@ -297,8 +305,10 @@ impl<'a> Bench<'a> {
         let cores = Cores::here();
         let url = ground.database("tollgate").await?;
         let accounts = options.accounts;
-        let time = load::load(&url, Wish { accounts, entries: 0 }).await?;
-        say(format!("{accounts} accounts made in {:.1} s", time.as_secs_f64()));
+        let entries = options.entries;
+        let time = load::load(&url, Wish { accounts, entries }).await?;
+        let seconds = time.as_secs_f64();
+        say(format!("{accounts} accounts with {entries} entries made in {seconds:.1} s"));
         let setting = pgbench::Setting {
             folder: &ground.folder,
             accounts,
@@ -447,6 +457,25 @@ impl<'a> Bench<'a> {
         }
         self.events += requests.len();
         Ok(requests.into())
+    }
+
+    /// How long the first page of what one customer spent takes, warm.
+    async fn usage_page(&self) -> Result<(), Failed> {
+        let request = requests::usage_page(self.consume.get(0))?;
+        let mut wire = http::Wire::connect(self.api.address).await?;
+        let mut micros = Vec::new();
+        for _ in 0..USAGE_PAGES {
+            let start = Instant::now();
+            let answer = wire.exchange(&request, None, 0).await?;
+            if answer.status != 200 {
+                return Err(format!("the usage page answers {}", answer.status).into());
+            }
+            micros.push(u32::try_from(start.elapsed().as_micros())?);
+        }
+        micros.sort_unstable();
+        let (median, late) = (percentile(&micros, 500), percentile(&micros, 950));
+        say(format!("first page of usage: p50 {median} µs, p95 {late} µs"));
+        Ok(())
     }
 
     /// The books must balance after all that.

@@ -31,6 +31,14 @@ pub(super) fn of_customers(accounts: u32, path: &str, body: &str) -> Result<Requ
     Ok(requests)
 }
 
+/// The question for the first page of what the customer of another request spent.
+pub(super) fn usage_page(other: &[u8]) -> Result<Vec<u8>, Failed> {
+    let bearer = between(other, "authorization: ", '\r').ok_or("a request has no bearer")?;
+    let path = "/api/v1/billing/tokens/usage/";
+    let head = format!("GET {path} HTTP/1.1\r\nhost: bench\r\nauthorization: {bearer}\r\n\r\n");
+    Ok(head.into_bytes())
+}
+
 /// The final settlement of the hold that was just opened.
 pub(super) fn settle(opened: &[u8], answer: &[u8], settle: &mut Requests) -> Option<()> {
     let id = between(answer, "\"hold_id\":\"", '"')?;
