@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
-use super::ledger::GrantSource;
+use super::lot::GrantSource;
 use super::store;
 use super::take_back::{Adapted, Entitlement};
 use crate::error::Error;

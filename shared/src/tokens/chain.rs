@@ -212,7 +212,8 @@ mod tests {
     use serde_json::json;
 
     use super::super::Tokens;
-    use super::super::ledger::{Allocation, EntryKind};
+    use super::super::ledger::EntryKind;
+    use super::super::lot::Allocation;
     use super::super::reserve::{HoldState, HoldStatus};
     use super::*;
     use crate::ids::{EntryId, GrantId, HoldId, SubscriptionId};

@@ -7,7 +7,8 @@ use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 
 use super::corrections::Part;
-use super::ledger::{Request, Source, system_request};
+use super::ledger::{Request, system_request};
+use super::lot::Source;
 use super::reserve::{Asked, HoldStatus};
 use super::{Tokens, store};
 use crate::App;

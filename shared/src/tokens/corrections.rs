@@ -3,9 +3,8 @@
 use chrono::{DateTime, Utc};
 
 use super::Tokens;
-use super::ledger::{
-    Account, Allocation, Change, EntryKind, InsufficientTokens, Lot, Request, Source, allocate,
-};
+use super::ledger::{Account, Change, EntryKind, Request};
+use super::lot::{Allocation, InsufficientTokens, Lot, Source, allocate};
 use super::reserve::{Asked, Hold, HoldRule, HoldStatus};
 use crate::ids::{EntryId, HoldId};
 

@@ -3,10 +3,10 @@
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
-use super::ledger::{Lot, Rollover, Source, Taken};
+use super::lot::{Lot, Rollover, Source};
 use super::{Tokens, store};
 use crate::error::Error;
-use crate::ids::{CustomerId, GrantId, SubscriptionId};
+use crate::ids::{CustomerId, SubscriptionId};
 
 /// A lot that a payment entitles to.
 #[derive(Debug, Clone)]
@@ -47,22 +47,10 @@ pub async fn grant(
 
 fn lot(new: &NewLot, now: DateTime<Utc>) -> Lot {
     Lot {
-        id: GrantId::new(now),
-        source: new.source,
-        priority: new.priority,
-        tokens: new.tokens,
-        remaining: new.tokens,
-        held: Tokens::ZERO,
-        overdue: Tokens::ZERO,
-        adjusted: 0,
-        expired: Tokens::ZERO,
-        taken: Taken::default(),
-        frozen_at: None,
         opens_at: new.opens_at,
-        is_opened: false,
         expires_at: new.expires_at,
         rollover: new.rollover,
-        created_at: now,
+        ..Lot::new(new.source, new.priority, new.tokens, now)
     }
 }
 

@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::Tokens;
-use super::ledger::{InsufficientTokens, Request};
+use super::ledger::Request;
+use super::lot::InsufficientTokens;
 use super::reserve::{Asked, HoldRule, HoldState, NewHold, Step};
 use super::writer::{Deed, Done, Wish};
 use crate::App;

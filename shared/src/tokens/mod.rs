@@ -9,6 +9,7 @@ mod corrections;
 mod grant;
 mod hold;
 mod ledger;
+mod lot;
 mod reschedule;
 mod reserve;
 mod seal;
@@ -33,9 +34,9 @@ pub use correct::{
 pub use corrections::Part;
 pub use grant::{Access, NewLot, grant, set_access, set_end};
 pub use hold::{Held, HoldWish, OpenHold, SettledShort, extend, open_hold, release, settle};
-pub use ledger::{
-    Allocation, Entry, EntryKind, GrantSource, InsufficientTokens, Lot, Rollover, RolloverRule,
-    Source, Taken,
+pub use ledger::{Entry, EntryKind};
+pub use lot::{
+    Allocation, GrantSource, InsufficientTokens, Lot, Rollover, RolloverRule, Source, Taken,
 };
 pub use reschedule::{has_lasting, reschedule, unused_of};
 pub use reserve::{HoldRule, HoldState, HoldStatus, MAX_HOLD};

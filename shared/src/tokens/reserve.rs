@@ -5,9 +5,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Tokens;
-use super::ledger::{
-    Account, Allocation, Change, EntryKind, InsufficientTokens, Request, allocate, system_request,
-};
+use super::ledger::{Account, Change, EntryKind, Request, system_request};
+use super::lot::{Allocation, InsufficientTokens, allocate};
 use crate::error::Error;
 use crate::events::EventKind;
 use crate::ids::{EntryId, GrantId, HoldId};
@@ -529,37 +528,23 @@ fn merged(mut parts: Vec<Allocation>, more: Vec<Allocation>) -> Vec<Allocation> 
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::ledger::{GrantSource, Lot, Rollover, Source, Taken};
+    use super::super::lot::{Lot, Rollover, Source};
     use super::super::take_back::Entitlement;
     use super::*;
-    use crate::ids::{CustomerId, SubscriptionId};
+    use crate::ids::{CustomerId, PaymentId, SubscriptionId};
 
     fn at(minutes: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(1_800_000_000, 0).unwrap() + Duration::minutes(minutes)
     }
 
     fn lot(tokens: u64, opens: i64, ends: Option<i64>, rollover: Rollover) -> Lot {
+        let source = Source::payment(PaymentId::new(at(opens)), 0);
         Lot {
             id: GrantId::new(at(opens)),
-            source: Source {
-                kind: GrantSource::Payment,
-                id: GrantId::new(at(opens)).uuid(),
-                part: 0,
-            },
-            priority: 10,
-            tokens: Tokens(tokens),
-            remaining: Tokens(tokens),
-            held: Tokens::ZERO,
-            overdue: Tokens::ZERO,
-            adjusted: 0,
-            expired: Tokens::ZERO,
-            taken: Taken::default(),
-            frozen_at: None,
             opens_at: at(opens),
-            is_opened: false,
             expires_at: ends.map(at),
             rollover,
-            created_at: at(0),
+            ..Lot::new(source, 10, Tokens(tokens), at(0))
         }
     }
 

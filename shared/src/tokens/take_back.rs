@@ -3,11 +3,9 @@
 use chrono::{DateTime, Duration, Utc};
 
 use super::Tokens;
-use super::ledger::{
-    Account, Allocation, Change, EntryKind, GrantSource, Lot, Request, Rollover, Source, TAKE_BACK,
-    Taken, system_request,
-};
-use crate::ids::{GrantId, PaymentId};
+use super::ledger::{Account, Change, EntryKind, Request, TAKE_BACK, system_request};
+use super::lot::{Allocation, GrantSource, Lot, Source, Taken};
+use crate::ids::PaymentId;
 
 /// What a payment's facts entitle to now, in absolute terms: telling it twice changes nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -283,24 +281,8 @@ impl Lot {
             if moved > now { moved } else { now + (end - self.opens_at) }
         });
         let part = i32::try_from(seq).expect("an account has fewer entries than i32 counts");
-        Lot {
-            id: GrantId::new(now),
-            source: Source { kind: GrantSource::Returned, id: self.id.uuid(), part },
-            priority: self.priority,
-            tokens,
-            remaining: tokens,
-            held: Tokens::ZERO,
-            overdue: Tokens::ZERO,
-            adjusted: 0,
-            expired: Tokens::ZERO,
-            taken: Taken::default(),
-            frozen_at: None,
-            opens_at: now,
-            is_opened: false,
-            expires_at,
-            rollover: Rollover::None,
-            created_at: now,
-        }
+        let source = Source { kind: GrantSource::Returned, id: self.id.uuid(), part };
+        Lot { expires_at, ..Lot::new(source, self.priority, tokens, now) }
     }
 }
 
@@ -317,7 +299,7 @@ mod tests {
     use super::super::ledger::Entry;
     use super::*;
     use crate::error::Error;
-    use crate::ids::{CustomerId, EntryId, SubscriptionId};
+    use crate::ids::{CustomerId, EntryId, GrantId, SubscriptionId};
 
     const CAPTURED: i64 = 70;
 
@@ -332,21 +314,9 @@ mod tests {
     fn lot(payment_id: PaymentId, part: i32, tokens: u64, opens: i64, ends: Option<i64>) -> Lot {
         Lot {
             id: GrantId::new(at(opens)),
-            source: Source { kind: GrantSource::Payment, id: payment_id.uuid(), part },
-            priority: 10,
-            tokens: Tokens(tokens),
-            remaining: Tokens(tokens),
-            held: Tokens::ZERO,
-            overdue: Tokens::ZERO,
-            adjusted: 0,
-            expired: Tokens::ZERO,
-            taken: Taken::default(),
-            frozen_at: None,
             opens_at: at(opens),
-            is_opened: false,
             expires_at: ends.map(at),
-            rollover: Rollover::None,
-            created_at: at(0),
+            ..Lot::new(Source::payment(payment_id, part), 10, Tokens(tokens), at(0))
         }
     }
 

@@ -4,7 +4,7 @@ use chrono::{DateTime, Duration, Utc};
 use serde_json::Value;
 
 use super::consume::is_spendable;
-use super::ledger::Lot;
+use super::lot::Lot;
 use super::reserve::{HoldState, HoldStatus};
 use super::{Tokens, store};
 use crate::App;

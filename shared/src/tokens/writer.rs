@@ -1,8 +1,9 @@
 //! The one way by which customers' tokens are spent and held: what waits is committed together.
 //!
-//! A writer takes what is in its queue and waits for nothing, locks the accounts in order, decides
-//! each request by the ledger's rules, and commits all in one transaction. One request's refusal
-//! never fails its neighbours. All requests of one account go to the same writer, in their order.
+//! A writer takes what is in its queue and waits for nothing, decides each request by the ledger's
+//! rules on the accounts as it reads them, and writes all where nobody changed them meanwhile. One
+//! request's refusal never fails its neighbours. All requests of one account go to the same writer,
+//! in their order.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
@@ -14,7 +15,8 @@ use sqlx::{Acquire, PgConnection, PgPool, Postgres};
 use super::Tokens;
 use super::consume::Consumed;
 use super::hold::{Held, SettledShort};
-use super::ledger::{Account, Entry, InsufficientTokens};
+use super::ledger::{Account, Entry};
+use super::lot::InsufficientTokens;
 use super::reserve::{Asked, Hold, HoldState, HoldStatus, NewHold, Step};
 use super::store::{batch, entries, holds};
 use crate::clock::Clock;

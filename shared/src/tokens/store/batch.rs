@@ -15,7 +15,8 @@ use crate::error::Error;
 use crate::events::{self, Event};
 use crate::ids::{CustomerId, GrantId, SubscriptionId};
 use crate::tokens::Tokens;
-use crate::tokens::ledger::{Account, GrantSource, Lot, RolloverRule};
+use crate::tokens::ledger::Account;
+use crate::tokens::lot::{GrantSource, Lot, RolloverRule};
 
 /// Locks accounts until the transaction ends, in ascending order as everybody does, and loads them
 /// with their lots and open holds. An account that is not there is left out.

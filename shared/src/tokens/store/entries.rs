@@ -8,7 +8,8 @@ use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use crate::ids::{CustomerId, EntryId, GrantId, SubscriptionId};
-use crate::tokens::ledger::{Account, Allocation, Entry, EntryKind, Request};
+use crate::tokens::ledger::{Account, Entry, EntryKind, Request};
+use crate::tokens::lot::Allocation;
 use crate::tokens::reserve::HoldState;
 use crate::tokens::{Tokens, chain};
 

@@ -9,7 +9,8 @@ use uuid::Uuid;
 use crate::error::Error;
 use crate::ids::{CustomerId, GrantId, HoldId};
 use crate::tokens::Tokens;
-use crate::tokens::ledger::{Account, Allocation};
+use crate::tokens::ledger::Account;
+use crate::tokens::lot::Allocation;
 use crate::tokens::reserve::{Hold, HoldRule, HoldStatus};
 
 /// A hold as it is stored.

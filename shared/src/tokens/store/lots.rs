@@ -6,7 +6,8 @@ use uuid::Uuid;
 
 use crate::ids::{CustomerId, GrantId, PaymentId};
 use crate::tokens::Tokens;
-use crate::tokens::ledger::{Account, GrantSource, Lot, Rollover, RolloverRule, Source, Taken};
+use crate::tokens::ledger::Account;
+use crate::tokens::lot::{GrantSource, Lot, Rollover, RolloverRule, Source, Taken};
 
 /// The lots of a source of which nothing is left, which `lock` does not load.
 pub(in crate::tokens) async fn used_up_lots(
