@@ -3,16 +3,17 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use api::ApiState;
-use harness::{TestApp, token};
+use harness::{TestApp, text, token};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use shared::db::PoolSettings;
-use shared::ids::CustomerId;
+use shared::ids::{CustomerId, PaymentId};
 use shared::tokens::{self, Consume, Tokens};
 use shared::{App, Error};
 use sqlx::{PgPool, Postgres, Transaction};
@@ -118,35 +119,59 @@ async fn a_connection_lost_in_mid_batch_fails_nobody() {
     app.assert_books_balance().await;
 }
 
-/// A wire to Postgres on which the answer to the first statements that spend is lost: each is a
-/// transaction of its own, committed before it is answered.
-struct LossyWire {
-    addr: SocketAddr,
-    lost: Arc<AtomicUsize>,
+/// What befalls a statement that spends; each is a transaction of its own.
+#[derive(Clone)]
+enum Trouble {
+    /// Its answer is lost; it is committed before it is answered.
+    Lost,
+    /// Another process does this first.
+    Overtaken(Arc<dyn Fn() -> Overtaking + Send + Sync>),
 }
 
-impl LossyWire {
-    async fn start(target: SocketAddr, losses: usize) -> Self {
+type Overtaking = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A wire to Postgres on which trouble befalls the first statements that spend.
+struct TroubledWire {
+    addr: SocketAddr,
+    befell: Arc<AtomicUsize>,
+}
+
+impl TroubledWire {
+    /// `times`: how many statements.
+    async fn start(app: &TestApp, trouble: Trouble, times: usize) -> Self {
+        let target = authority(app).replace("localhost", "127.0.0.1").parse().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (addr, lost) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
-        let counted = Arc::clone(&lost);
+        let (addr, befell) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+        let counted = Arc::clone(&befell);
         tokio::spawn(async move {
             while let Ok((ours, _)) = listener.accept().await {
-                let lost = Arc::clone(&counted);
+                let (befell, trouble) = (Arc::clone(&counted), trouble.clone());
                 tokio::spawn(async move {
-                    let _cut = carry(ours, target, &lost, losses).await;
+                    let _cut = carry(ours, target, (&trouble, &befell), times).await;
                 });
             }
         });
-        Self { addr, lost }
+        Self { addr, befell }
     }
+
+    /// Another process, whose database is behind this wire.
+    fn process(&self, app: &TestApp) -> App {
+        let url = app.app.config.database_url.expose_secret();
+        second(app, &url.replace(&authority(app), &self.addr.to_string()))
+    }
+}
+
+/// Host and port of the database.
+fn authority(app: &TestApp) -> String {
+    let url = app.app.config.database_url.expose_secret();
+    url.split_once('@').unwrap().1.split_once('/').unwrap().0.to_owned()
 }
 
 async fn carry(
     mut ours: TcpStream,
     target: SocketAddr,
-    lost: &AtomicUsize,
-    losses: usize,
+    (trouble, befell): (&Trouble, &AtomicUsize),
+    times: usize,
 ) -> std::io::Result<()> {
     let mut theirs = TcpStream::connect(target).await?;
     let (mut question, mut answer) = (vec![0; 1 << 16], vec![0; 1 << 16]);
@@ -157,13 +182,18 @@ async fn carry(
                 if asked.is_empty() {
                     return Ok(());
                 }
-                theirs.write_all(asked).await?;
                 // The kind of the entries that the statement writes is one of its arguments.
                 let is_spend = asked.windows(8).any(|word| word == b"consumed");
-                if is_spend && lost.load(Ordering::SeqCst) < losses {
+                let is_befallen = is_spend && befell.load(Ordering::SeqCst) < times;
+                if is_befallen && let Trouble::Overtaken(overtake) = trouble {
+                    befell.fetch_add(1, Ordering::SeqCst);
+                    overtake().await;
+                }
+                theirs.write_all(asked).await?;
+                if is_befallen && matches!(trouble, Trouble::Lost) {
                     // The first byte of an answer is sent after the commit; the answer is kept.
                     theirs.read_u8().await?;
-                    lost.fetch_add(1, Ordering::SeqCst);
+                    befell.fetch_add(1, Ordering::SeqCst);
                     return Ok(());
                 }
             }
@@ -192,17 +222,14 @@ async fn a_commit_of_which_nobody_knows_has_one_effect() {
     for user in ["1", "2", "3", "4"] {
         app.bought(user, 1).await;
     }
-    let url = app.app.config.database_url.expose_secret().to_owned();
-    let authority = url.split_once('@').unwrap().1.split_once('/').unwrap().0.to_owned();
-    let target = authority.replace("localhost", "127.0.0.1").parse().unwrap();
-    let wire = LossyWire::start(target, 2).await;
-    let lossy = second(&app, &url.replace(&authority, &wire.addr.to_string()));
+    let wire = TroubledWire::start(&app, Trouble::Lost, 2).await;
+    let lossy = wire.process(&app);
 
     let wishes: Vec<Consume> =
         (0..40).map(|number| wish(&(1 + number % 4).to_string(), number.to_string())).collect();
     let verdicts = futures(wishes.iter().map(|wish| tokens::consume(&lossy, wish))).await;
 
-    assert!(wire.lost.load(Ordering::SeqCst) > 0, "an answer was lost");
+    assert!(wire.befell.load(Ordering::SeqCst) > 0, "an answer was lost");
     let usage: BTreeSet<_> = verdicts.into_iter().map(|one| one.unwrap().usage_id.uuid()).collect();
     assert_eq!(usage.len(), 40);
     let booked: Vec<uuid::Uuid> = sqlx::query_scalar(
@@ -213,6 +240,60 @@ async fn a_commit_of_which_nobody_knows_has_one_effect() {
     .unwrap();
     assert_eq!(booked, usage.into_iter().collect::<Vec<_>>(), "each once, as answered");
     app.assert_books_balance().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_process_changed_meanwhile_is_decided_again() {
+    let app = TestApp::start().await;
+    for user in ["1", "2"] {
+        app.bought(user, 1).await;
+    }
+    let of = |user, key: &str| Consume { tokens: Tokens(600), ..wish(user, key.to_owned()) };
+    let (other, first) = (app.app.clone(), of("1", "first"));
+    let overtake = move || -> Overtaking {
+        let (other, first) = (other.clone(), first.clone());
+        Box::pin(async move { tokens::consume(&other, &first).await.map(drop).unwrap() })
+    };
+    let wire = TroubledWire::start(&app, Trouble::Overtaken(Arc::new(overtake)), 1).await;
+    let slow = wire.process(&app);
+
+    let wishes = [of("1", "second"), of("2", "neighbour")];
+    let verdicts = futures(wishes.iter().map(|wish| tokens::consume(&slow, wish))).await;
+
+    assert_eq!(wire.befell.load(Ordering::SeqCst), 1, "1,000 were there when it was decided");
+    let refused = verdicts[0].as_ref().unwrap_err().to_string();
+    assert!(refused.contains("400 are available"), "{refused}");
+    assert!(verdicts[1].is_ok(), "who was left alone is served: {:?}", verdicts[1]);
+    assert_eq!(count(&app, "consume:%").await, 2);
+    app.assert_books_balance().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lot_that_is_moved_meanwhile_stays_moved() {
+    let app = TestApp::start().await;
+    let purchase = app.bought("1", 1).await;
+    let payment_id: PaymentId = text(&purchase, "payment_id").parse().unwrap();
+    let (now, customer) = (app.clock.now(), CustomerId::of("1"));
+    let span = (now, now + chrono::Duration::days(90));
+    let db = app.app.db.clone();
+    // It leaves no entry: only the account's row tells that something changed.
+    let overtake = move || -> Overtaking {
+        let db = db.clone();
+        Box::pin(async move {
+            let mut tx = db.begin().await.unwrap();
+            tokens::reschedule(&mut tx, customer, payment_id, span, now).await.unwrap();
+            tx.commit().await.unwrap();
+        })
+    };
+    let wire = TroubledWire::start(&app, Trouble::Overtaken(Arc::new(overtake)), 1).await;
+    let slow = wire.process(&app);
+
+    tokens::consume(&slow, &wish("1", "once".to_owned())).await.unwrap();
+
+    assert_eq!(wire.befell.load(Ordering::SeqCst), 1);
+    let days = "select (extract(epoch from expires_at - opens_at) / 86400)::bigint from grants";
+    assert_eq!(app.scalar(days).await, 90);
+    assert_eq!(app.scalar("select balance from token_accounts").await, 999);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -297,25 +378,37 @@ async fn two_processes_spend_one_account_to_its_last_token() {
     let state = ApiState::new(other).unwrap();
     tokio::spawn(api::serve(state, listener, std::future::pending()));
 
-    let spends = (0..240).map(|number| {
-        let base = if number % 2 == 0 { &app.base } else { &base };
-        let url = format!("{base}/api/v1/billing/tokens/consume/");
-        // Every key comes to both processes at once.
-        let body = json!({ "tokens": 10, "idempotency_key": (number / 2).to_string() });
-        let request = app.http.post(url).bearer_auth(token("1")).json(&body);
+    // Sixteen clients, eight of each process, each one request after the other.
+    let clients = (0..16).map(|client| {
+        let base = if client % 2 == 0 { &app.base } else { &base };
+        let (http, url) = (&app.http, format!("{base}/api/v1/billing/tokens/consume/"));
         async move {
-            let answer = request.send().await.unwrap();
-            (answer.status().as_u16(), answer.json::<Value>().await.unwrap())
+            let mut answers = Vec::new();
+            for number in 0..15 {
+                // Every key comes to both processes, at about the same time.
+                let key = format!("{}-{number}", client / 2);
+                let body = json!({ "tokens": 10, "idempotency_key": key });
+                let request = http.post(&url).bearer_auth(token("1")).json(&body);
+                let answer = request.send().await.unwrap();
+                answers.push((answer.status().as_u16(), answer.json::<Value>().await.unwrap()));
+            }
+            answers
         }
     });
-    let answers = futures(spends).await;
+    let answers: Vec<_> = futures(clients).await.into_iter().flatten().collect();
 
     let usage: BTreeSet<String> = answers
         .iter()
         .filter(|(status, _)| *status == 200)
-        .map(|(_, body)| body["usage_id"].to_string())
+        .map(|(_, body)| text(body, "usage_id").to_owned())
         .collect();
     assert_eq!(usage.len(), 100, "1,000 tokens are a hundred spends of ten");
+    let booked: Vec<String> =
+        sqlx::query_scalar("select id::text from ledger_entries where kind = 'consumed'")
+            .fetch_all(&app.app.db)
+            .await
+            .unwrap();
+    assert_eq!(booked.into_iter().collect::<BTreeSet<_>>(), usage, "what was answered is booked");
     assert!(answers.iter().all(|(status, _)| [200, 400].contains(status)));
     assert_eq!(app.scalar("select balance from token_accounts").await, 0);
     app.assert_books_balance().await;
