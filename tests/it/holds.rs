@@ -398,3 +398,18 @@ async fn a_batch_has_one_to_five_hundred_items() {
     }
     assert_eq!(state(&app).await.0, 1_000);
 }
+
+#[tokio::test]
+async fn what_is_spent_through_a_hold_says_what_the_hold_was_for() {
+    let app = TestApp::start().await;
+    app.bought("42", 1).await;
+    let wish = json!({ "tokens": 100, "description": "chat", "metadata": { "model": "large" } });
+    let (_, hold) = post(&app, "42", "holds/", wish).await;
+
+    settle(&app, &hold, 30, true).await;
+
+    let usage = app.get("42", "tokens/usage/").await;
+    assert_eq!(usage[0]["used_tokens"], 30);
+    assert_eq!(usage[0]["description"], "chat");
+    assert_eq!(usage[0]["metadata"], json!({ "model": "large" }));
+}

@@ -230,10 +230,14 @@ impl Account {
         &mut self,
         index: usize,
         step: Step,
-        asked: Asked,
+        mut asked: Asked,
         now: DateTime<Utc>,
     ) -> Result<Option<InsufficientTokens>, Error> {
         let before = self.available(now);
+        // What is spent through a hold is for what the hold was made for.
+        let hold = &self.holds[index];
+        asked.request.description.clone_from(&hold.description);
+        asked.request.metadata.clone_from(&hold.metadata);
         let short = match step {
             Step::Extend { tokens, lasts, reported } => {
                 self.extend(index, (tokens, lasts, reported), asked, now)?;
