@@ -42,7 +42,8 @@ const OURS: &str = "
     left join lateral (select sum(amount_minor) as disputed from disputes d
                        where d.customer_id = p.customer_id and d.payment_id = p.id
                          and d.stage = 'open') d on true
-    left join lateral (select sum(m.lost) as lost from payment_money m
+    left join lateral (select sum(least(m.lost, m.captured - m.refunded)) as lost
+                       from payment_money m
                        where m.customer_id = p.customer_id and m.payment_id = p.id) l on true
     left join grants g on g.customer_id = p.customer_id and g.source_kind = 'payment'
       and g.source_id = p.id
